@@ -1,0 +1,225 @@
+/* The native state of one TimerHeap: its mutex, its keys, its slab, its run, its counters.
+ *
+ * Lock order. M (th_core.mutex, one a heap) and C (th_channels, one a process, see channel.h) are
+ * never held together, except around fork, where C comes first and the Ms follow in the order of
+ * creation. Nobody waits for the GIL, calls Python or touches a reference count while holding
+ * either: so a thread that holds the GIL may take them, and they are free before the worker asks
+ * for the GIL.
+ */
+#ifndef TIMERHEAP_CORE_H
+#define TIMERHEAP_CORE_H
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+
+#include "clock.h"
+#include "pages.h"
+#include "timer.h"
+
+/* Keys are stored from the fourth 16-byte place of the mapping on: the children of i, 4i + 1 to 4i + 4, then
+ * share one 64-byte cache line, and a siftdown touches one line a level. */
+#define TH_KEY_PAD 3
+#define TH_KEYS_MAX ((size_t)UINT32_MAX) /* th_timer.pos has 32 bits */
+
+#define TH_LINGER 16 /* a power of two: stopped timers whose keys are on their way out */
+
+#define TH_CHUNK ((size_t)256 << 10)
+
+/* A slab chunk: TH_CHUNK bytes on a TH_CHUNK boundary, so that a slot finds its chunk by masking its address. */
+typedef struct th_chunk {
+    struct th_chunk *prev, *next; /* the core's list of chunks with a free slot; guard M */
+    th_timer *free;               /* freed slots, linked through func */
+    uint32_t used;                /* slots in use */
+    uint32_t fresh;               /* slots never used start here: untouched memory is not resident */
+} th_chunk;
+
+#define TH_SLOTS ((uint32_t)((TH_CHUNK - sizeof(th_chunk)) / sizeof(th_timer)))
+
+typedef struct th_core {
+    pthread_mutex_t mutex;
+    pthread_cond_t cond;     /* only the worker waits here */
+    atomic_int contended;    /* callers blocked on the mutex: the worker lets them in between two slices */
+    int64_t wake_at;         /* when the parked worker means to wake; INT64_MIN while it is awake; guard M */
+
+    th_key *keys;            /* the heap, keys[0] the earliest; guard M */
+    size_t len, cap;
+    size_t key_bytes;        /* size of the mapping below keys */
+    size_t key_peak;         /* keys ever in use since the mapping was last cut: what is resident */
+
+    th_timer *stopped[TH_LINGER]; /* timers with TH_LINGERS, NULL where one was taken out early; guard M */
+    size_t stops;            /* stopped[stops % TH_LINGER] is the oldest; guard M */
+    size_t lingering;        /* entries of stopped that are not NULL; guard M */
+
+    th_chunk *partial;       /* chunks with a free slot; guard M */
+    size_t chunks;           /* chunks mapped */
+    size_t orphans;          /* slots in use */
+
+    th_entry *run;           /* due timers in firing order; the worker's own, but see TH_PINNED */
+    size_t run_len, run_cap;
+    size_t run_head;         /* next entry to launch */
+
+    uint64_t seq;            /* arms so far; guard M */
+    uint64_t fired, cancelled; /* guard M, fired as the launch's state change is */
+    size_t live;             /* timers ARMED or DUE; guard M */
+    size_t peak;             /* most of them at once */
+    uint64_t rekeyed;        /* stale keys brought up to date; guard M */
+    uint64_t wakeups;        /* returns from the condition variable; guard M */
+    uint64_t batches, longest; /* runs, and the entries of the longest; the worker's own */
+    uint64_t errors;         /* callbacks that raised; GIL */
+    size_t handles, channels; /* Timer and Channel objects of this heap in memory; th_count */
+
+    uint64_t chan_arms, received, chan_cancelled, ticks; /* guard C */
+    size_t chan_live;        /* channel timers live or unread; guard C */
+    size_t tickers;          /* running Tickers, which count in no other place; guard C */
+    uint32_t epoch;          /* channel armings of an earlier epoch are void (close, fork); guard C */
+
+    int closed;              /* guard M to write; set once */
+    int exiting;             /* the interpreter is on its way out: arming works, nothing fires; set once */
+    int running;             /* a worker exists or is being started; guard GIL to set, M to clear */
+    int pausing;             /* the worker shall leave, to come back after a fork; guard M */
+    int parked;              /* the worker is in its wait; guard M */
+    int firing;              /* the worker is in fire_run; GIL */
+    int sorting;             /* the worker permutes the run without M: check() must wait; guard M to write */
+    uint32_t generation;     /* counts forks: a worker that finds it changed is in the child; GIL */
+
+    int manual;              /* virtual time */
+    _Atomic int64_t manual_now;
+
+    int masked;              /* the worker has all signals blocked; the worker's own */
+    sigset_t callback_mask;  /* what callbacks run with: the mask of the thread that started the worker */
+} th_core;
+
+static inline int64_t th_now(th_core *c)
+{
+    if (c->manual)
+        return atomic_load_explicit(&c->manual_now, memory_order_relaxed);
+    return th_monotonic();
+}
+
+static inline void th_set_manual(th_core *c, int64_t now)
+{
+    atomic_store_explicit(&c->manual_now, now, memory_order_relaxed);
+}
+
+static inline void th_lock(th_core *c)
+{
+    if (pthread_mutex_trylock(&c->mutex) == 0)
+        return;
+    atomic_fetch_add(&c->contended, 1);
+    pthread_mutex_lock(&c->mutex);
+    atomic_fetch_sub(&c->contended, 1);
+}
+
+static inline void th_unlock(th_core *c)
+{
+    pthread_mutex_unlock(&c->mutex);
+}
+
+/* Between two slices of long work: a mutex is not fair, so step back until those who wait have been in. Bounded:
+ * a caller that was preempted must not stop the worker for longer than it takes to give it the processor. */
+static inline void th_yield_lock(th_core *c)
+{
+    th_unlock(c);
+    for (int i = 0; i < 64 && atomic_load(&c->contended) > 0; i++)
+        sched_yield();
+    th_lock(c);
+}
+
+/* (Re)make mutex and condition variable: at birth, and in the child of a fork, where they are overwritten and not
+ * destroyed (destroying a condition variable waits for its sleepers, and the child has none). */
+static inline void th_init_locks(th_core *c)
+{
+    pthread_condattr_t attr;
+    pthread_mutex_init(&c->mutex, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&c->cond, &attr);
+    pthread_condattr_destroy(&attr);
+    atomic_store(&c->contended, 0);
+    c->wake_at = INT64_MIN;
+    c->parked = 0;
+}
+
+static inline void th_destroy_locks(th_core *c)
+{
+    pthread_cond_destroy(&c->cond);
+    pthread_mutex_destroy(&c->mutex);
+}
+
+/* A counter that every thread moves: the GIL makes a plain addition exact, without one it has to be atomic. */
+static inline void th_count(size_t *counter, int by)
+{
+#ifdef Py_GIL_DISABLED
+    __atomic_fetch_add(counter, (size_t)(ptrdiff_t)by, __ATOMIC_RELAXED);
+#else
+    *counter += (size_t)(ptrdiff_t)by;
+#endif
+}
+
+/* Park the worker until wake_at, a signal of the condition variable, or for no reason at all. M is held on
+ * entry and on return. Returns with wake_at at INT64_MIN: an awake worker looks at the root by itself. */
+static inline void th_park(th_core *c, int64_t wake_at)
+{
+    c->wake_at = wake_at;
+    c->parked = 1;
+    if (wake_at == TH_NEVER)
+        pthread_cond_wait(&c->cond, &c->mutex);
+    else {
+        struct timespec ts = th_timespec(wake_at);
+        pthread_cond_timedwait(&c->cond, &c->mutex, &ts);
+    }
+    c->parked = 0;
+    c->wake_at = INT64_MIN;
+    c->wakeups++;
+}
+
+static inline void th_signal(th_core *c)
+{
+    pthread_cond_signal(&c->cond);
+}
+
+/* The kernel rounds a thread's sleeps up by its timer slack, 50 us unless told otherwise. */
+static inline void th_precise_sleeps(void)
+{
+    prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL);
+}
+
+/* A parked worker takes no signals: one that the program has blocked everywhere and awaits with sigwait must not
+ * end up here. Callbacks run with the starter's mask, so that the processes they start inherit that. */
+static inline void th_mask_signals(th_core *c)
+{
+    if (!c->masked) {
+        sigset_t all;
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, NULL);
+        c->masked = 1;
+    }
+}
+
+static inline void th_unmask_signals(th_core *c)
+{
+    if (c->masked) {
+        pthread_sigmask(SIG_SETMASK, &c->callback_mask, NULL);
+        c->masked = 0;
+    }
+}
+
+/* Around the start of the worker, in the starting thread: it is born with every signal blocked. */
+static inline void th_mask_for_start(th_core *c)
+{
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &c->callback_mask);
+    c->masked = 1;
+}
+
+static inline void th_unmask_after_start(sigset_t *mask)
+{
+    pthread_sigmask(SIG_SETMASK, mask, NULL);
+}
+
+#endif

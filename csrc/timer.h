@@ -1,0 +1,82 @@
+/* The timer record: what the heap knows of one function timer, in 40 bytes.
+ *
+ * A record lives in one of two places and never moves while something points at it:
+ *
+ *   inside its Timer handle   as long as the user holds the handle;
+ *   in a slab slot            once the handle is gone and the timer is still armed (an "orphan").
+ *
+ * Record states, and who may change them (M is the heap's mutex, th_core.mutex):
+ *
+ *   state        in the keys   in the run   stop() says   leaves by
+ *   TH_IDLE      no            perhaps *    False         arm -> ARMED
+ *   TH_ARMED     yes           perhaps *    True          stop -> IDLE; collected by the worker -> DUE
+ *   TH_DUE       no            yes          True          stop -> IDLE; reset -> ARMED; launch -> IDLE
+ *
+ *   * A run entry outlives the stop of its timer: the worker finds the entry void when it gets there.
+ *     TH_PINNED is set exactly while a run entry points at the record, and while it is set the record's
+ *     memory stays, whoever else lets go of it.
+ *
+ * The fields that stop and reset touch come first: next to the handle's own header they mostly
+ * share its cache line.
+ *
+ * A stopped timer's key may linger for a few more stops (TH_LINGERS, see _heap.pxi, "stopping");
+ * nothing frees or re-arms the record before the key is out.
+ *
+ * IDLE <-> ARMED and ARMED -> DUE happen under M. DUE -> IDLE happens under M as well; on an
+ * interpreter with a GIL the launch does it holding the GIL alone, which every stop and reset holds
+ * too.
+ */
+#ifndef TIMERHEAP_TIMER_H
+#define TIMERHEAP_TIMER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { TH_IDLE = 0, TH_ARMED = 1, TH_DUE = 2 };
+
+enum {
+    TH_ARGS_ONE = 1 << 0,   /* args is the one positional argument itself */
+    TH_ARGS_BLOCK = 1 << 1, /* args is a th_block; neither flag: no arguments, args is NULL */
+    TH_CHANNEL = 1 << 2,    /* handle of a channel timer: func is its Channel, the record is never armed */
+    TH_ORPHAN = 1 << 3,     /* the record is a slab slot */
+    TH_CARCASS = 1 << 4,    /* the record is in the memory of a handle already destroyed; the worker frees it */
+    TH_PINNED = 1 << 5,     /* a run entry points here */
+    TH_LINGERS = 1 << 6,    /* stopped, and its key not yet taken out: the record is in core.stopped[seq] */
+};
+
+typedef struct th_timer {
+    uint32_t pos;   /* index of this timer's key while ARMED or LINGERING; guard M */
+    uint16_t state; /* TH_IDLE, TH_ARMED, TH_DUE; guard M, see above */
+    uint16_t flags; /* TH_ARGS_ONE ... TH_LINGERS; guard M after the record is made */
+    int64_t when;   /* deadline of the current arming, ns on the heap's clock; guard M */
+    uint64_t seq;   /* number of the current arming, heap-wide, from 1: equal deadlines go by it; guard M */
+    void *func;     /* PyObject *, owned; what to call. Written when made and when cleared (GIL) */
+    void *args;     /* PyObject * or th_block *, owned, see TH_ARGS_*; written as func is */
+} th_timer;
+
+_Static_assert(sizeof(th_timer) == 40, "a timer record is 40 bytes");
+
+/* One entry of the heap's order. when is a lower bound of timer->when: a reset to a later deadline leaves
+ * the key where it is ("stale"), and the key is brought up to date when it surfaces. Never later than the truth. */
+typedef struct th_key {
+    int64_t when;
+    th_timer *timer;
+} th_key;
+
+_Static_assert(sizeof(th_key) == 16, "four keys fill a cache line");
+
+/* A due timer on its way to be fired: sorted by (when, seq) once the run is complete. */
+typedef struct th_entry {
+    int64_t when;
+    uint64_t seq;
+    th_timer *timer;
+} th_entry;
+
+/* Two or more arguments, or a context: rare enough to live outside the record. Private to its timer. */
+typedef struct th_block {
+    void *context; /* PyObject *, owned; NULL: an empty context */
+    size_t nargs;
+    void *items[]; /* PyObject *, owned, nargs of them */
+} th_block;
+
+#endif
