@@ -1,0 +1,282 @@
+# cython: language_level=3, binding=False, embedsignature=True, embedsignature.format=clinic
+# cython: boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+"""The native core of timerheap, one extension module in four parts.
+
+Reading order, each part using only those above it:
+
+    csrc/clock.h      the clock and saturating arithmetic
+    csrc/timer.h      the 40-byte timer record, its states and who guards them
+    csrc/pages.h      memory from the kernel
+    csrc/core.h       one heap's native state, its mutex, how the worker parks
+    csrc/channel.h    channel timers and their blocked receivers
+    _heap.pxi         the 4-ary heap: siftup, siftdown, collect, sort, check    <- deadlines are compared
+    _worker.pxi       timerproc: park, collect, fire; start, fork, exit         <- sleeps, takes the GIL
+    _timers.pxi       TimerHeap, Timer, AfterFunc
+    _channels.pxi     Channel, Ticker, select, sleep
+"""
+
+from cpython.object cimport PyObject, PyTypeObject, destructor, inquiry, traverseproc, visitproc
+from libc.math cimport INFINITY, ceil
+from libc.stdint cimport INT64_MIN, int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdio cimport fprintf, stderr
+from libc.stdlib cimport abort, calloc, free, malloc, qsort
+from libc.string cimport memcpy, memset
+
+import atexit
+import os
+import sys
+import threading
+import weakref
+
+cimport cython
+
+cdef extern from *:
+    """
+    #ifdef Py_GIL_DISABLED
+    #define TH_FREE_THREADED 1
+    #define TH_COLLECTOR_BYTES 0
+    #else
+    #define TH_FREE_THREADED 0
+    #define TH_COLLECTOR_BYTES 16 /* the collector's list links, before the object */
+    #endif
+    #ifdef TIMERHEAP_DEBUG
+    #define TH_DEBUG_BUILD 1
+    #else
+    #define TH_DEBUG_BUILD 0
+    #endif
+    #define th_mul_overflow __builtin_mul_overflow
+    #define th_add_overflow __builtin_add_overflow
+    #define th_raise_pending() (PyErr_Occurred() ? -1 : 0)
+    #define th_tuple_items(t) (&PyTuple_GET_ITEM(t, 0))
+    #define th_prefetch(p) __builtin_prefetch((p), 1)
+    """
+    const bint FREE_THREADED "TH_FREE_THREADED"
+    const size_t COLLECTOR_BYTES "TH_COLLECTOR_BYTES"
+    const bint DEBUG_BUILD "TH_DEBUG_BUILD"
+    bint mul_overflow "th_mul_overflow"(int64_t a, int64_t b, int64_t* product) noexcept nogil
+    bint add_overflow "th_add_overflow"(int64_t a, int64_t b, int64_t* sum) noexcept nogil
+    void prefetch "th_prefetch"(const void* p) noexcept nogil
+
+cdef extern from "timer.h" nogil:
+    enum:
+        TH_IDLE
+        TH_ARMED
+        TH_DUE
+        TH_ARGS_ONE
+        TH_ARGS_BLOCK
+        TH_CHANNEL
+        TH_ORPHAN
+        TH_CARCASS
+        TH_PINNED
+        TH_LINGERS
+    ctypedef struct th_timer:
+        uint32_t pos
+        uint16_t state
+        uint16_t flags
+        int64_t when
+        uint64_t seq
+        void* func
+        void* args
+    ctypedef struct th_key:
+        int64_t when
+        th_timer* timer
+    ctypedef struct th_entry:
+        int64_t when
+        uint64_t seq
+        th_timer* timer
+    ctypedef struct th_block:
+        void* context
+        size_t nargs
+        void** items
+
+cdef extern from "clock.h" nogil:
+    const int64_t TH_NEVER
+    const int64_t NS_PER_S "TH_NS_PER_S"
+    int64_t th_monotonic()
+    int64_t th_deadline(int64_t now, int64_t delay)
+    int64_t th_next_tick(int64_t when, int64_t period, int64_t now)
+
+cdef extern from "pages.h" nogil:
+    const size_t TH_PAGE
+    const size_t TH_HUGE
+    const int PROT_READ
+    const int PROT_WRITE
+    void* th_map_aligned(size_t size, size_t align, int prot)
+    void th_unmap(void* base, size_t size)
+    void* th_remap(void* base, size_t old, size_t size)
+
+cdef extern from "core.h" nogil:
+    const size_t TH_KEY_PAD
+    const size_t KEYS_MAX "TH_KEYS_MAX"
+    const size_t TH_CHUNK
+    const size_t TH_LINGER
+    const uint32_t TH_SLOTS
+    ctypedef struct sigset_t:
+        pass
+    ctypedef struct th_chunk:
+        th_chunk* prev
+        th_chunk* next
+        th_timer* free
+        uint32_t used
+        uint32_t fresh
+    ctypedef struct th_core:
+        int64_t wake_at
+        th_key* keys
+        size_t len
+        size_t cap
+        size_t key_bytes
+        size_t key_peak
+        th_timer** stopped
+        size_t stops
+        size_t lingering
+        th_chunk* partial
+        size_t chunks
+        size_t orphans
+        th_entry* run
+        size_t run_len
+        size_t run_cap
+        size_t run_head
+        uint64_t seq
+        uint64_t fired
+        uint64_t cancelled
+        size_t live
+        size_t peak
+        uint64_t rekeyed
+        uint64_t wakeups
+        uint64_t batches
+        uint64_t longest
+        uint64_t errors
+        size_t handles
+        size_t channels
+        uint64_t chan_arms
+        uint64_t received
+        uint64_t chan_cancelled
+        uint64_t ticks
+        size_t chan_live
+        size_t tickers
+        uint32_t epoch
+        int closed
+        int exiting
+        int running
+        int pausing
+        int parked
+        int firing
+        int sorting
+        uint32_t generation
+        int manual
+        sigset_t callback_mask
+    int64_t th_now(th_core* c)
+    void th_set_manual(th_core* c, int64_t now)
+    void th_lock(th_core* c)
+    void th_unlock(th_core* c)
+    void th_yield_lock(th_core* c)
+    void th_init_locks(th_core* c)
+    void th_destroy_locks(th_core* c)
+    void th_park(th_core* c, int64_t wake_at)
+    void th_signal(th_core* c)
+    void th_precise_sleeps()
+    void th_mask_signals(th_core* c)
+    void th_unmask_signals(th_core* c)
+    void th_mask_for_start(th_core* c)
+    void th_unmask_after_start(sigset_t* mask)
+    void th_count(size_t* counter, int by)
+
+cdef extern from "channel.h" nogil:
+    int EINTR
+    ctypedef struct th_node
+    ctypedef struct th_waiter
+    ctypedef struct th_chan:
+        th_core* core
+        int64_t when
+        int64_t period
+        th_node* head
+        th_node* tail
+        uint32_t epoch
+        uint32_t live
+    ctypedef struct th_node:
+        th_node* prev
+        th_node* next
+        th_chan* chan
+        th_waiter* waiter
+    ctypedef struct th_waiter:
+        th_waiter* prev
+        th_waiter* next
+        th_node* nodes
+        size_t count
+        uint32_t woken
+    th_waiter* th_waiters
+    void th_chan_lock()
+    void th_chan_unlock()
+    size_t th_random_below(size_t n)
+    void th_wake(th_waiter* w)
+    void th_rearm_wait(th_waiter* w)
+    int th_wait(th_waiter* w, int64_t deadline)
+    int th_sleep_until(int64_t deadline)
+    unsigned long th_slack_fine()
+    void th_slack_restore(unsigned long slack)
+    bint th_chan_live(const th_chan* ch)
+    void th_channels_after_fork()
+
+cdef extern from "Python.h":
+    # Raw pointers where an object argument would have Cython count references that are not ours to
+    # count.
+    void incref "Py_INCREF"(void* o)
+    void decref "Py_DECREF"(void* o)
+    void xdecref "Py_XDECREF"(void* o)
+    PyObject* call_none "PyObject_CallNoArgs"(PyObject* func)
+    PyObject* call_one "PyObject_CallOneArg"(PyObject* func, PyObject* arg)
+    PyObject* call_many "PyObject_Vectorcall"(PyObject* func, PyObject** args, size_t n, PyObject* kwnames)
+    PyObject* PyContext_New()
+    int PyContext_Enter(PyObject* context)
+    int PyContext_Exit(PyObject* context)
+    bint PyContext_CheckExact(PyObject* o)
+    Py_ssize_t PyObject_Size(PyObject* o)
+    bint PyCallable_Check(PyObject* o)
+    void gc_track "PyObject_GC_Track"(PyObject* o)
+    void gc_untrack "PyObject_GC_UnTrack"(PyObject* o)
+    bint gc_tracked "PyObject_GC_IsTracked"(PyObject* o)
+    void gc_del "PyObject_GC_Del"(PyObject* o)
+    bint PyFloat_CheckExact(object o)
+    double PyFloat_AS_DOUBLE(object o)
+    double PyFloat_AsDouble(object o) except? -1.0
+    bint PyLong_Check(object o)
+    long long PyLong_AsLongLongAndOverflow(object o, int* overflow) except? -1
+    int PyErr_CheckSignals() except -1
+    void PyErr_NoMemory() except *
+    int PyUnicode_Compare "PyUnicode_CompareWithASCIIString"(PyObject* s, const char* t)
+    void* PyMem_Malloc(size_t n)
+    void PyMem_Free(void* p)
+    Py_ssize_t PyTuple_GET_SIZE(PyObject* t)
+    PyObject* PyTuple_GET_ITEM(PyObject* t, Py_ssize_t i)
+    PyObject** tuple_items "th_tuple_items"(PyObject* t)
+    unsigned long current_thread "PyThread_get_thread_ident"() noexcept nogil
+    ctypedef PyObject* (*PyCFunction)(PyObject*, PyObject*)
+    ctypedef struct PyMethodDef:
+        const char* ml_name
+        PyCFunction ml_meth
+        int ml_flags
+        const char* ml_doc
+    const int METH_FASTCALL
+    const int METH_KEYWORDS
+    object PyCFunction_NewEx(PyMethodDef* ml, PyObject* self, object module)
+    int Py_AddPendingCall(int (*func)(void*) except -1, void* arg)
+    void write_unraisable "PyErr_WriteUnraisable"(PyObject* source)
+    PyObject* call_objects "PyObject_CallFunctionObjArgs"(PyObject* func, ...)
+    int raise_pending "th_raise_pending"() except -1
+
+cdef enum:
+    INSERTION_MAX = 48    # entries; up to here insertion beats the histogram of a radix pass
+    PREFETCH = 12         # records fetched ahead in a walk over many
+    POP_SLICE = 1024      # pops between two offers of the mutex: about 0.3 ms at a million
+    SCAN_SLICE = 8192     # keys scanned likewise
+    NESTING = 40          # handles released within one another before the rest waits
+    NEAR_END = 4          # keys: a stop this close to the end takes its key out at once
+    RUN_KEPT = 1 << 16    # bytes of the run kept between runs
+    GIL_SLICE = 128       # callbacks between two offers of the GIL
+
+DEBUG = bool(DEBUG_BUILD)
+
+include "_heap.pxi"
+include "_worker.pxi"
+include "_timers.pxi"
+include "_channels.pxi"

@@ -1,0 +1,760 @@
+# TimerHeap, and the function timers: Timer and AfterFunc.
+#
+# A Timer handle is 64 bytes of object over a 16-byte collector header: the heap and the 40-byte
+# record. Its type is laid out by Cython and finished by hand (finish_timer_type), because three of
+# its slots depend on the state of the record:
+#
+#   tp_traverse   reveals func and args only while the timer is IDLE
+#   tp_clear      likewise
+#   tp_dealloc    leaves the record behind, in a slab slot or in place, when the heap or the run still points at it
+#
+# The handle of a channel timer is a Timer as well; its record is never armed, and func is its
+# Channel.
+
+cdef extern from *:
+    """
+    static __thread int th_depth;         /* releases nested in this thread */
+    static __thread PyObject *th_later;   /* handles put off because of that, linked through t.when */
+
+    static inline PyObject *th_new_timer(PyTypeObject *type)
+    {
+        return (PyObject *)PyObject_GC_New(PyObject, type);
+    }
+    """
+    int th_depth
+    PyObject* th_later
+    PyObject* th_new_timer(PyTypeObject* type)
+
+cdef TimerHeap the_default = None
+cdef size_t TIMER_BYTES = (<PyTypeObject*>Timer).tp_basicsize + COLLECTOR_BYTES
+cdef size_t CHANNEL_BYTES = (<PyTypeObject*>Channel).tp_basicsize
+
+
+# ---- durations ------------------------------------------------------------------------------------------------------
+
+cdef int to_ns(object seconds, int64_t* ns) except -1:
+    """Seconds to whole nanoseconds, rounded up; what has no place in an int64 saturates.
+
+    ValueError for NaN, TypeError for what is no real number. May run Python code (__float__), so
+    call it before locking.
+    """
+    cdef double value
+    cdef long long whole
+    cdef int overflow = 0
+    if PyFloat_CheckExact(seconds):
+        value = PyFloat_AS_DOUBLE(seconds)
+    elif PyLong_Check(seconds):
+        whole = PyLong_AsLongLongAndOverflow(seconds, &overflow)
+        if overflow == 0 and not mul_overflow(whole, NS_PER_S, ns):
+            return 0
+        ns[0] = TH_NEVER if overflow > 0 or (overflow == 0 and whole > 0) else INT64_MIN
+        return 0
+    else:
+        datetime = sys.modules.get("datetime")
+        if datetime is not None and isinstance(seconds, datetime.timedelta):
+            whole = seconds.days * 86400 + seconds.seconds
+            if mul_overflow(whole, NS_PER_S, ns) or add_overflow(ns[0], seconds.microseconds * 1000, ns):
+                ns[0] = TH_NEVER if whole > 0 else INT64_MIN
+            return 0
+        try:
+            value = PyFloat_AsDouble(seconds)
+        except OverflowError:
+            ns[0] = TH_NEVER if seconds > 0 else INT64_MIN
+            return 0
+    if value != value:
+        raise ValueError("a duration must not be NaN")
+    value = ceil(value * 1e9)
+    if value >= 9223372036854775808.0:
+        ns[0] = TH_NEVER
+    elif value <= -9223372036854775808.0:
+        ns[0] = INT64_MIN
+    else:
+        ns[0] = <int64_t>value
+    return 0
+
+
+cdef inline double to_seconds(int64_t when) noexcept nogil:
+    """As time.monotonic() converts its reading, so that comparing the two is comparing
+    nanoseconds."""
+    return <double>when / 1e9
+
+
+cdef inline object deadline_or_inf(int64_t when):
+    return INFINITY if when == TH_NEVER else to_seconds(when)
+
+
+# ---- the heap object ------------------------------------------------------------------------------------------------
+
+cdef class TimerHeap:
+    """A set of timers with one worker thread, which is started by the first timer and named after
+    the heap.
+
+    Callbacks run on the worker, one after another, or are submitted to executor, anything with
+    submit(func, *args). What they raise is given to on_error(exception, timer), else to
+    threading.excepthook.
+
+    len(heap) is the number of timers that stop() would cancel: armed, due and not yet launched,
+    expired and not yet received. A heap is true even when it is empty. As a context manager it is
+    closed at the end of the block. A heap that has started its worker lives until close().
+    """
+
+    cdef th_core* core
+    cdef readonly str name
+    cdef object executor
+    cdef object on_error
+    cdef object thread        # threading.Thread of the worker
+    cdef unsigned long driver  # manual heaps: ident of the thread that made it
+    cdef bint advancing       # manual heaps: advance() is under way
+    cdef object __weakref__
+
+    def __cinit__(self, *args, **kwargs):
+        self.core = <th_core*>calloc(1, sizeof(th_core))
+        if self.core == NULL:
+            raise MemoryError()
+        th_init_locks(self.core)
+        self.core.exiting = at_exit
+        if not resize_keys(self.core, TH_PAGE // sizeof(th_key) - TH_KEY_PAD):
+            raise MemoryError()
+        if not reserve_run(self.core, TH_PAGE // sizeof(th_entry)):
+            raise MemoryError()
+
+    def __init__(self, name="timerheap", *, executor=None, on_error=None):
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a str, not {type(name).__name__}")
+        if executor is not None and not hasattr(executor, "submit"):
+            raise TypeError("executor must have a submit method")
+        if on_error is not None and not callable(on_error):
+            raise TypeError("on_error must be callable")
+        if self.name is not None:
+            raise RuntimeError("a timer heap cannot be initialised twice")
+        self.name = name
+        self.executor = executor
+        self.on_error = on_error
+        remember(self)
+
+    def __dealloc__(self):
+        # No handle and no worker points here any more. Orphans may be left if nothing ever fired
+        # them.
+        cdef th_core* c = self.core
+        cdef th_timer record
+        if c == NULL:
+            return
+        while c.len > 0:
+            record = c.keys[c.len - 1].timer[0]
+            free_armed(c)
+            drop_call(record.func, record.args, record.flags)
+        th_unmap(c.keys - TH_KEY_PAD if c.keys != NULL else NULL, c.key_bytes)
+        th_unmap(c.run, run_bytes(c))
+        if c.partial != NULL:
+            th_unmap(c.partial, TH_CHUNK)
+        th_destroy_locks(c)
+        free(c)
+
+    def __len__(self):
+        # What is left of a run when its heap is closed is void, even while the worker still lets go
+        # of it.
+        return 0 if self.core.closed else self.core.live + self.core.chan_live + self.core.tickers
+
+    def __bool__(self):
+        return True
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self.close()
+
+    def __repr__(self):
+        state = "closed" if self.core.closed else f"{len(self)} armed"
+        return f"<timerheap.{type(self).__name__} {self.name!r}: {state}>"
+
+    def __reduce__(self):
+        raise TypeError(f"cannot copy or pickle {type(self).__name__!r} objects")
+
+    def __sizeof__(self):
+        return object.__sizeof__(self) + sizeof(th_core) + self.nbytes
+
+    @property
+    def closed(self):
+        """Whether close() has been called."""
+        return bool(self.core.closed)
+
+    @property
+    def nbytes(self):
+        """Bytes of memory this heap holds for its timers: the native arrays as far as they have
+        been touched, and the Timer and Channel objects that exist. Callbacks and their arguments
+        belong to the caller and do not count."""
+        cdef size_t native
+        th_lock(self.core)
+        native = native_bytes(self.core)
+        th_unlock(self.core)
+        return native + self.core.handles * TIMER_BYTES + self.core.channels * CHANNEL_BYTES
+
+    def stats(self):
+        """Counts since the heap was made, all ints. The ledger: arms == fired + received +
+        cancelled + armed - tickers.
+
+        armed: len(heap). arms: armings of one-shot timers. fired: callbacks launched. received:
+        values received. cancelled: armings undone by stop, reset, close or fork. tickers: Tickers
+        running, which none of the former counts. ticks: ticks received. errors: callbacks that
+        raised. wakeups: times the worker woke. batches, longest_batch: runs of due timers and the
+        size of the largest. rekeyed: postponed timers sorted anew. peak: most function timers armed
+        at once. nbytes: see nbytes.
+        """
+        cdef th_core* c = self.core
+        nbytes = self.nbytes
+        th_chan_lock()
+        cdef uint64_t chan_arms = c.chan_arms, received = c.received, chan_cancelled = c.chan_cancelled, ticks = c.ticks
+        cdef size_t chan_live = c.chan_live, tickers = c.tickers
+        th_chan_unlock()
+        th_lock(c)
+        cdef th_core seen = c[0]
+        th_unlock(c)
+        return {
+            "armed": 0 if seen.closed else seen.live + chan_live + tickers,
+            "arms": seen.seq + chan_arms,
+            "fired": seen.fired,
+            "received": received,
+            "cancelled": seen.cancelled + chan_cancelled,
+            "tickers": tickers,
+            "ticks": ticks,
+            "errors": seen.errors,
+            "wakeups": seen.wakeups,
+            "batches": seen.batches,
+            "longest_batch": seen.longest,
+            "rekeyed": seen.rekeyed,
+            "peak": seen.peak,
+            "nbytes": nbytes,
+        }
+
+    def check(self):
+        """Walk every invariant of the native heap. AssertionError names the first one broken, with
+        index and both values.
+        """
+        cdef th_core* c = self.core
+        cdef fault f
+        cdef bint good
+        # Under the GIL, so that no launch is half done; sorting needs no GIL and ends by itself.
+        th_lock(c)
+        while c.sorting:
+            th_yield_lock(c)
+        good = check_heap(c, &f)
+        th_unlock(c)
+        if not good:
+            raise AssertionError(f"{f.what.decode()} at index {f.index}: {f.left} and {f.right}")
+
+    def close(self):
+        """Cancel every timer: handles are inactive, blocked receivers get RuntimeError, arming
+        raises RuntimeError. Waits for a callback that is running, unless called from it. May be
+        called again.
+        """
+        cdef th_core* c = self.core
+        th_lock(c)
+        c.closed = True
+        th_unlock(c)
+        close_channels(c)
+        let_all_go(self)
+        if not c.manual:
+            join_worker(self, -1.0)
+
+    def _timerproc(self):
+        timerproc(self)
+
+
+cdef void remember(TimerHeap heap):
+    """Note the heap for fork and exit."""
+    global all_heaps
+    all_heaps = [reference for reference in all_heaps if reference() is not None]
+    all_heaps.append(weakref.ref(heap))
+
+
+cdef void free_armed(th_core* c) noexcept:
+    """Free the memory of the last key's timer, whose handle is gone, and the key."""
+    cdef th_timer* t = c.keys[c.len - 1].timer
+    c.len -= 1
+    if t.flags & TH_ORPHAN:
+        slab_free(c, t)
+    else:
+        gc_del(handle_of(t))
+
+
+def default_heap():
+    """The heap of all timers that name no other: made on first use, and anew should it have been
+    closed.
+    """
+    return current_default()
+
+
+cdef inline TimerHeap current_default():
+    global the_default
+    if the_default is None or the_default.core.closed:
+        the_default = TimerHeap()
+    return the_default
+
+
+def swap_default_heap(TimerHeap heap):
+    """Make heap (None: a new one on the next use) the default heap; returns the one it was."""
+    global the_default
+    cdef TimerHeap before = the_default
+    the_default = heap
+    return before
+
+
+cdef inline TimerHeap heap_or_default(object heap):
+    if heap is None:
+        return current_default()
+    if not isinstance(heap, TimerHeap):
+        raise TypeError(f"heap must be a TimerHeap, not {type(heap).__name__}")
+    return <TimerHeap>heap
+
+
+cdef inline int ready(TimerHeap heap) except -1:
+    """Before arming: the worker is there, or on its way."""
+    if heap.core.running:
+        return 0
+    return start_worker(heap)
+
+
+cdef int refuse(TimerHeap heap) except -1:
+    """Why an arming did not happen; M is free again."""
+    if heap.core.closed:
+        raise RuntimeError(CLOSED_HEAP)
+    raise MemoryError()
+
+
+# ---- function timers ------------------------------------------------------------------------------------------------
+
+@cython.final
+cdef class Timer:
+    """A timer that delivers one value on its channel, c, delay seconds from now: the deadline, as
+    time.monotonic() counts.
+
+    delay is in seconds: an int, a float, anything with __float__, or a datetime.timedelta; zero and
+    less is due at once, inf is never. AfterFunc makes Timers that call a function instead; their c
+    is None. Dropping a channel timer with its channel cancels it; a function timer fires whether or
+    not its handle is kept.
+    """
+
+    cdef TimerHeap heap
+    cdef th_timer t
+
+    def __cinit__(self, delay, *, heap=None):
+        init_channel_timer(self, delay, heap)
+        gc_untrack(<PyObject*>self)
+
+    def stop(self):
+        """Cancel the timer. True if this call did: then the function will not run, and no receive
+        gets the value, even one that was due already. False if the timer was not active: its
+        function was launched (stop does not wait for it), its value received, or it had been
+        stopped before.
+        """
+        cdef th_core* c
+        cdef bint cancelled
+        if self.t.flags & TH_CHANNEL:
+            return chan_stop(&(<Channel>self.t.func).ch)
+        if not FREE_THREADED and self.t.state == TH_IDLE:
+            return False
+        c = self.heap.core
+        th_lock(c)
+        debug_check(c)
+        cancelled = cancel(c, &self.t)
+        debug_check(c)
+        th_unlock(c)
+        if cancelled:
+            if FREE_THREADED:
+                decref(<PyObject*>self)     # taken by arm
+            else:
+                gc_track(<PyObject*>self)
+        return cancelled
+
+    def reset(self, delay):
+        """Arm the timer anew, delay seconds from now. True if that cancelled a pending run or an
+        unreceived value, False if the timer was not active. Raises as the constructor does, and
+        leaves the timer as it was then; RuntimeError when its heap is closed.
+        """
+        cdef int64_t ns = 0
+        to_ns(delay, &ns)
+        if self.t.flags & TH_CHANNEL:
+            return chan_arm(&(<Channel>self.t.func).ch, self.heap, ns, 0)
+        return rearm(self, ns)
+
+    @property
+    def c(self):
+        """The Channel of a channel timer, the same across resets; None for a function timer."""
+        if self.t.flags & TH_CHANNEL:
+            return <Channel>self.t.func
+        return None
+
+    @property
+    def active(self):
+        """Whether stop() would return True: armed, or due and neither launched nor received."""
+        if self.t.flags & TH_CHANNEL:
+            return chan_active(&(<Channel>self.t.func).ch)
+        return self.t.state != TH_IDLE and not self.heap.core.closed
+
+    @property
+    def when(self):
+        """The deadline in seconds on time.monotonic() (the heap's own clock for a manual heap), inf
+        for never; None when not active."""
+        cdef int64_t when
+        if self.t.flags & TH_CHANNEL:
+            return chan_when(&(<Channel>self.t.func).ch)
+        th_lock(self.heap.core)
+        when = self.t.when
+        th_unlock(self.heap.core)
+        return deadline_or_inf(when) if self.active else None
+
+    def __repr__(self):
+        what = "Timer" if self.t.flags & TH_CHANNEL or self.t.func == NULL else f"AfterFunc {<object>self.t.func!r}"
+        return f"<timerheap.{what} {f'due at {self.when:.9f}' if self.active else 'inactive'}>"
+
+    def __reduce__(self):
+        raise TypeError("cannot copy or pickle 'Timer' objects")
+
+
+cdef inline Timer new_timer(TimerHeap heap):
+    """An inactive, untracked Timer without a function: every field is set, nothing else has seen
+    it."""
+    cdef PyObject* o = th_new_timer(<PyTypeObject*>Timer)
+    if o == NULL:
+        raise MemoryError()
+    incref(<PyObject*>heap)
+    init_fields(o, <PyObject*>heap)
+    timer = <Timer>o
+    decref(o)
+    return timer
+
+
+cdef inline void init_fields(PyObject* o, PyObject* heap) noexcept:
+    # heap lies right before t. Not by assignment, which would release what was there before: the
+    # memory is fresh.
+    (<PyObject**>&(<Timer>o).t - 1)[0] = heap
+    memset(&(<Timer>o).t, 0, sizeof(th_timer))
+    th_count(&(<TimerHeap>heap).core.handles, 1)
+
+
+cdef int init_channel_timer(Timer self, object delay, object heap) except -1:
+    cdef int64_t ns = 0
+    cdef Channel channel
+    to_ns(delay, &ns)
+    self.heap = heap_or_default(heap)
+    th_count(&self.heap.core.handles, 1)
+    self.t.flags = TH_CHANNEL
+    channel = new_channel(self.heap)
+    incref(<PyObject*>channel)              # the handle's, released with func
+    self.t.func = <void*>channel
+    chan_arm(&channel.ch, self.heap, ns, 0)
+    return 0
+
+
+cdef inline int arm(TimerHeap heap, PyObject* handle, th_timer* t, int64_t ns) except -1:
+    """IDLE -> ARMED, ns from now. t is no channel timer's. RuntimeError, MemoryError: nothing was
+    armed."""
+    cdef th_core* c = heap.core
+    cdef int64_t when
+    cdef bint wake = False, armed
+    ready(heap)
+    if FREE_THREADED:
+        incref(handle)                      # the heap's; given up by stop, launch or let_all_go
+    when = th_deadline(th_now(c), ns)
+    th_lock(c)
+    debug_check(c)
+    armed = not c.closed and push(c, t, when)
+    if armed and when < c.wake_at:
+        wake = True
+        c.wake_at = INT64_MIN
+    debug_check(c)
+    th_unlock(c)
+    if wake:
+        th_signal(c)
+    if not armed:
+        if FREE_THREADED:
+            decref(handle)
+        refuse(heap)
+    return 0
+
+
+cdef object rearm(Timer self, int64_t ns):
+    """reset of a function timer."""
+    cdef TimerHeap heap = self.heap
+    cdef th_core* c = heap.core
+    cdef th_timer* t = &self.t
+    cdef int64_t when
+    cdef bint wake = False, armed = True
+    cdef uint16_t was
+    ready(heap)
+    if FREE_THREADED:
+        incref(<PyObject*>self)
+    when = th_deadline(th_now(c), ns)
+    th_lock(c)
+    debug_check(c)
+    was = t.state
+    if c.closed:
+        armed = False
+    elif was == TH_ARMED:
+        wake = postpone(c, t, when)
+    elif t.func == NULL:
+        armed = False                       # the collector has cleared it
+    else:
+        armed = wake = grow_keys(c)
+        if armed:
+            cancel(c, t)
+            push(c, t, when)
+    if wake:
+        wake = when < c.wake_at
+        if wake:
+            c.wake_at = INT64_MIN
+    debug_check(c)
+    th_unlock(c)
+    if wake:
+        th_signal(c)
+    if FREE_THREADED and (was != TH_IDLE or not armed):
+        decref(<PyObject*>self)             # the heap has its reference already, or needs none
+    if not armed:
+        if t.func == NULL:
+            raise RuntimeError("the timer has been cleared by the garbage collector")
+        refuse(heap)
+    if not FREE_THREADED and was == TH_IDLE:
+        gc_untrack(<PyObject*>self)
+    return was != TH_IDLE
+
+
+cdef Timer adopt(TimerHeap heap, th_timer* record):
+    """A handle for a fired timer that had none: it takes over func and args, and record has them no
+    longer."""
+    cdef Timer timer = new_timer(heap)
+    timer.t.func = record.func
+    timer.t.args = record.args
+    timer.t.flags = record.flags & (TH_ARGS_ONE | TH_ARGS_BLOCK)
+    record.func = record.args = NULL
+    gc_track(<PyObject*>timer)
+    return timer
+
+
+# ---- slots of the Timer type ----------------------------------------------------------------------------------------
+
+cdef int timer_traverse(PyObject* self, visitproc visit, void* arg) noexcept:
+    cdef th_timer* t = &(<Timer>self).t
+    cdef th_block* block
+    cdef size_t i
+    cdef int result = visit(<PyObject*>(<Timer>self).heap, arg)
+    if result or t.state != TH_IDLE or t.func == NULL:
+        return result
+    result = visit(<PyObject*>t.func, arg)
+    if result == 0 and t.flags & TH_ARGS_ONE:
+        result = visit(<PyObject*>t.args, arg)
+    if result == 0 and t.flags & TH_ARGS_BLOCK:
+        block = <th_block*>t.args
+        if block.context != NULL:
+            result = visit(<PyObject*>block.context, arg)
+        for i in range(block.nargs):
+            if result:
+                break
+            result = visit(<PyObject*>block.items[i], arg)
+    return result
+
+
+cdef int timer_clear(PyObject* self) noexcept:
+    """Let go of the callback, not of the heap: methods of a cleared handle may still be called by
+    finalizers."""
+    cdef th_timer* t = &(<Timer>self).t
+    cdef void* func = t.func
+    cdef void* args = t.args
+    if t.state == TH_IDLE and not t.flags & TH_CHANNEL:
+        t.func = t.args = NULL
+        drop_call(func, args, t.flags)
+    return 0
+
+
+cdef int timer_let_go(PyObject* self) noexcept:
+    """The handle's last reference is gone. True if its memory may be freed; False if the heap or
+    the run goes on with it.
+
+    ARMED: the record moves to a slab slot. Where there is no memory for one, or a run entry points
+    here, it stays as a carcass that the worker frees. Free-threaded, an ARMED or DUE handle has the
+    heap's reference and does not come here.
+    """
+    cdef th_timer* t = &(<Timer>self).t
+    cdef th_timer* orphan
+    cdef th_core* c
+    cdef void* func
+    cdef void* args
+    cdef uint16_t flags
+    if (<Timer>self).heap is None:
+        return True
+    if t.state == TH_IDLE and not t.flags & (TH_PINNED | TH_LINGERS) and not FREE_THREADED:
+        return True
+    c = (<Timer>self).heap.core
+    th_lock(c)
+    if t.flags & TH_LINGERS:
+        take_out(c, t)
+    flags = t.flags
+    if t.state == TH_IDLE and not (flags & TH_PINNED):
+        th_unlock(c)
+        return True
+    if t.state == TH_ARMED and not (flags & TH_PINNED):
+        orphan = slab_alloc(c)
+        if orphan != NULL:
+            orphan[0] = t[0]
+            orphan.flags |= TH_ORPHAN
+            c.keys[t.pos].timer = orphan
+            t.state = TH_IDLE
+            t.func = t.args = NULL
+            th_unlock(c)
+            return True
+    func = args = NULL
+    if t.state == TH_IDLE:
+        func = t.func
+        args = t.args
+        t.func = t.args = NULL
+    t.flags |= TH_CARCASS
+    th_unlock(c)
+    th_count(&c.handles, -1)
+    drop_call(func, args, flags)
+    decref(<PyObject*>(<Timer>self).heap)
+    return False
+
+
+cdef void timer_release(PyObject* self) noexcept:
+    """Free an IDLE handle and what it owns."""
+    cdef th_timer* t = &(<Timer>self).t
+    cdef PyObject* heap = <PyObject*>(<Timer>self).heap
+    if (<Timer>self).heap is not None:
+        th_count(&(<Timer>self).heap.core.handles, -1)
+    drop_call(t.func, t.args, t.flags)
+    xdecref(heap)
+    gc_del(self)
+
+
+cdef void timer_dealloc(PyObject* self) noexcept:
+    """tp_dealloc. A chain of handles, each the last holder of the next, must not nest as deep as it
+    is long: from NESTING on the rest is put off until the outermost release is done. (CPython's own
+    trashcan allows 10,000 levels on 3.13, which is more than a small thread's stack holds.)"""
+    global th_depth, th_later
+    gc_untrack(self)
+    if not timer_let_go(self):
+        return
+    if th_depth == NESTING:
+        (<Timer>self).t.when = <int64_t><size_t>th_later
+        th_later = self
+        return
+    th_depth += 1
+    timer_release(self)
+    if th_depth == 1:
+        while th_later != NULL:
+            self = th_later
+            th_later = <PyObject*><size_t>(<Timer>self).t.when
+            timer_release(self)
+    th_depth -= 1
+
+
+cdef void finish_timer_type() noexcept:
+    cdef PyTypeObject* type = <PyTypeObject*>Timer
+    type.tp_dealloc = <destructor><void*>timer_dealloc
+    type.tp_traverse = <traverseproc><void*>timer_traverse
+    type.tp_clear = <inquiry><void*>timer_clear
+
+
+# ---- AfterFunc ------------------------------------------------------------------------------------------------------
+
+cdef const char* AFTER_FUNC_DOC = b"""AfterFunc(delay, func, /, *args, context=None, heap=None)
+--
+
+Call func(*args) once, delay seconds from now, on the heap's worker thread. Returns the Timer.
+
+delay is in seconds: an int, a float, anything with __float__, or a datetime.timedelta; zero and
+less is due at once, inf is never. The call is made in context, a contextvars.Context, or else in an
+empty one. Keyword arguments for func go through functools.partial. The timer fires whether or not
+its handle is kept; stop() and reset() of the handle cancel and postpone it.
+
+Raises TypeError for a func that cannot be called and a delay that is no real number, ValueError for
+NaN, RuntimeError for a closed heap."""
+
+cdef PyMethodDef after_func_method
+after_func_method.ml_name = b"AfterFunc"
+after_func_method.ml_meth = <PyCFunction><void*>after_func
+after_func_method.ml_flags = METH_FASTCALL | METH_KEYWORDS
+after_func_method.ml_doc = AFTER_FUNC_DOC
+
+
+cdef PyObject* after_func(PyObject* module, PyObject** args, Py_ssize_t nargs, PyObject* kwnames) except NULL:
+    """AfterFunc, without a Python frame or an argument tuple."""
+    cdef PyObject* context = NULL
+    cdef PyObject* where = NULL
+    cdef TimerHeap heap
+    cdef Timer timer
+    cdef int64_t ns = 0
+    if nargs < 2:
+        raise TypeError(f"AfterFunc() needs a delay and a function, got {nargs} positional arguments")
+    if kwnames != NULL:
+        after_func_keywords(args + nargs, kwnames, &context, &where)
+    if not PyCallable_Check(args[1]):
+        raise TypeError(f"func must be callable, not {type(<object>args[1]).__name__}")
+    to_ns(<object>args[0], &ns)
+    heap = current_default() if where == NULL else heap_or_default(<object>where)
+    timer = new_timer(heap)
+    if nargs == 3 and context == NULL:
+        incref(args[2])
+        timer.t.args = args[2]
+        timer.t.flags = TH_ARGS_ONE
+    elif nargs > 2 or context != NULL:
+        timer.t.args = new_block(args + 2, nargs - 2, context)
+        timer.t.flags = TH_ARGS_BLOCK
+    incref(args[1])
+    timer.t.func = args[1]
+    arm(heap, <PyObject*>timer, &timer.t, ns)
+    incref(<PyObject*>timer)
+    return <PyObject*>timer
+
+
+cdef int after_func_keywords(PyObject** values, PyObject* kwnames, PyObject** context, PyObject** heap) except -1:
+    cdef Py_ssize_t i
+    cdef PyObject* name
+    for i in range(PyTuple_GET_SIZE(kwnames)):
+        name = PyTuple_GET_ITEM(kwnames, i)
+        if values[i] == <PyObject*>None and PyUnicode_Compare(name, b"context") == 0:
+            continue
+        if PyUnicode_Compare(name, b"context") == 0:
+            if not PyContext_CheckExact(values[i]):
+                raise TypeError(f"context must be a contextvars.Context, not {type(<object>values[i]).__name__}")
+            context[0] = values[i]
+        elif PyUnicode_Compare(name, b"heap") == 0:
+            heap[0] = values[i]
+        else:
+            raise TypeError(f"AfterFunc() got an unexpected keyword argument {<object>name!r}")
+    return 0
+
+
+cdef th_block* new_block(PyObject** args, Py_ssize_t nargs, PyObject* context) except NULL:
+    cdef th_block* block = <th_block*>PyMem_Malloc(sizeof(th_block) + nargs * sizeof(void*))
+    cdef Py_ssize_t i
+    if block == NULL:
+        raise MemoryError()
+    if context != NULL:
+        incref(context)
+    block.context = context
+    block.nargs = nargs
+    for i in range(nargs):
+        incref(args[i])
+        block.items[i] = args[i]
+    return block
+
+
+cdef list published = []                # keeps the C strings below alive
+
+
+cdef int publish(type cls, str signature) except -1:
+    """Give a class its public name and the signature that help() and inspect show."""
+    cdef PyTypeObject* t = <PyTypeObject*>cls
+    cdef bytes name = f"timerheap.{cls.__name__}".encode()
+    cdef bytes doc = f"{cls.__name__}{signature}\n--\n\n{cls.__doc__}".replace("\n    ", "\n").encode()
+    published.extend((name, doc))
+    t.tp_name = name
+    t.tp_doc = doc
+    return 0
+
+
+AfterFunc = PyCFunction_NewEx(&after_func_method, NULL, "timerheap")
+finish_timer_type()
+publish(Timer, "(delay, *, heap=None)")
+publish(TimerHeap, "(name='timerheap', *, executor=None, on_error=None)")

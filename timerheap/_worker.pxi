@@ -1,0 +1,495 @@
+# The worker, "timerproc": one daemon thread a heap that sleeps until the earliest deadline and
+# fires what is due.
+#
+# Its life is a loop of two halves.
+#
+#   next_run   without the GIL.  Takes M; parks on the condition variable until the root is due; collects the due
+#              timers into the run; lets M go; sorts the run.
+#   fire_run   with the GIL, taken once a run (and offered to others every GIL_SLICE callbacks).  Launches the
+#              run's entries one after another.  No mutex is held while a callback runs.
+#
+# The wake protocol. A caller that arms earlier than core.wake_at signals, and sets wake_at to
+# INT64_MIN, so that the callers after it need not. The worker writes wake_at and begins to wait
+# under one hold of M, and while it is awake wake_at is INT64_MIN: it looks at the root before it
+# parks again. So each deadline is either seen by the worker before it parks, or earlier than the
+# wake_at it parked with and signalled. A stale root is brought up to date before parking (collect
+# does it): timers that are only ever reset to later wake nobody.
+#
+# Launching. Up to the launch stop() gets True; the launch makes the timer IDLE and counts the fire,
+# so whoever comes later gets False. What keeps func and args alive during the call:
+#
+#   the handle exists       a strong reference to the handle, taken before the call, dropped after it
+#   orphan or carcass       the record's references, moved into the launch; the record's memory is freed first
+#
+# On a free-threaded interpreter the heap owns a strong reference to the handle of each ARMED or DUE
+# timer, taken before arming and given up by stop or after the call. With a GIL it owns none, and a
+# handle that dies while armed leaves an orphan (40 bytes instead of 80): that is decided under the
+# GIL, which no launch can have at the same time.
+#
+# The collector. An armed timer is a root: it will fire. A handle reveals func and args to the
+# collector only while it is IDLE, and with a GIL it is tracked only then, so a million armed timers
+# cost a collection nothing.
+
+cdef class TimerHeap
+cdef class Timer
+
+cdef list all_heaps = []          # weak references; for fork and exit
+cdef list forking = []            # strong references, while a fork is under way
+cdef bint at_exit = False         # the exit handler has run
+
+cdef str CLOSED_HEAP = "the timer heap is closed"
+
+
+cdef inline PyObject* handle_of(th_timer* t) noexcept nogil:
+    return <PyObject*>(<char*>t - <size_t>&(<Timer>NULL).t)
+
+
+# ---- collecting: no GIL ---------------------------------------------------------------------------------------------
+
+cdef bint next_run(th_core* c) noexcept nogil:
+    """Park until something is due and make it the run, sorted. False when the worker has to
+    leave."""
+    th_lock(c)
+    while not (c.closed or c.exiting or c.pausing):
+        collect(c, th_now(c))
+        if c.run_len:
+            c.sorting = True
+            th_unlock(c)
+            sort_run(c)
+            th_lock(c)
+            c.sorting = False
+            c.batches += 1
+            if c.run_len > c.longest:
+                c.longest = c.run_len
+            th_unlock(c)
+            return True
+        if c.closed or c.exiting or c.pausing:
+            break
+        th_mask_signals(c)
+        th_park(c, c.keys[0].when if c.len else TH_NEVER)
+    c.running = False
+    th_unlock(c)
+    return False
+
+
+# ---- firing: with the GIL -------------------------------------------------------------------------------------------
+
+cdef inline PyObject* invoke(th_timer* t) noexcept:
+    """Call func with its arguments.  A new reference, or NULL with an exception set."""
+    cdef th_block* block
+    cdef PyObject* result
+    if t.flags & TH_ARGS_ONE:
+        return call_one(<PyObject*>t.func, <PyObject*>t.args)
+    if not t.flags & TH_ARGS_BLOCK:
+        return call_none(<PyObject*>t.func)
+    block = <th_block*>t.args
+    if block.context == NULL:
+        return call_many(<PyObject*>t.func, <PyObject**>block.items, block.nargs, NULL)
+    if PyContext_Enter(<PyObject*>block.context) < 0:
+        return NULL
+    result = call_many(<PyObject*>t.func, <PyObject**>block.items, block.nargs, NULL)
+    PyContext_Exit(<PyObject*>block.context)
+    return result
+
+
+cdef inline void drop_call(void* func, void* args, uint16_t flags) noexcept:
+    """Release what a record owned. Runs finalizers: no lock is held, and the record must not point
+    here any more."""
+    cdef th_block* block
+    cdef size_t i
+    if flags & TH_ARGS_BLOCK and args != NULL:
+        block = <th_block*>args
+        for i in range(block.nargs):
+            decref(block.items[i])
+        xdecref(block.context)
+        PyMem_Free(block)
+    else:
+        xdecref(args)
+    xdecref(func)
+
+
+def report_to_threading(exc, timer):
+    """The default on_error: what an exception in a thread's target would get."""
+    threading.excepthook(threading.ExceptHookArgs((type(exc), exc, exc.__traceback__, threading.current_thread())))
+
+
+cdef object pending_exception():
+    """The exception that a raw call left set, which is cleared."""
+    try:
+        raise_pending()
+    except BaseException as exc:
+        return exc
+
+
+cdef void report(TimerHeap heap, object exc, object timer) noexcept:
+    """Hand what a callback raised to on_error or threading.excepthook. What the hook itself raises
+    goes to sys.unraisablehook: the worker lives on."""
+    cdef object hook = heap.on_error if heap.on_error is not None else report_to_threading
+    cdef PyObject* result
+    heap.core.errors += 1
+    result = call_objects(<PyObject*>hook, <PyObject*>exc, <PyObject*>timer, NULL)
+    if result == NULL:
+        write_unraisable(<PyObject*>hook)
+    else:
+        decref(result)
+
+
+cdef void call(TimerHeap heap, th_timer* t, PyObject* handle) noexcept:
+    """Run one callback, or submit it to the heap's executor.
+
+    handle is NULL for a timer whose handle is gone: t is then the caller's copy of the record, and
+    a new handle takes it over where somebody gets to see one.
+    """
+    cdef PyObject* result
+    if t.func == NULL:
+        return
+    if heap.executor is None:
+        result = invoke(t)
+        if result != NULL:
+            decref(result)
+        else:
+            report(heap, pending_exception(), <Timer>handle if handle != NULL else adopt(heap, t))
+        return
+    timer = <Timer>handle if handle != NULL else adopt(heap, t)
+    try:
+        heap.executor.submit(run_job, timer)
+    except BaseException as exc:
+        report(heap, exc, timer)
+
+
+cdef bint enter_fresh_context(PyObject** context) noexcept:
+    """An empty context for callbacks to run in; False, with the error reported, when there is no
+    memory."""
+    context[0] = PyContext_New()
+    if context[0] == NULL or PyContext_Enter(context[0]) < 0:
+        xdecref(context[0])
+        context[0] = NULL
+        write_unraisable(NULL)
+        return False
+    return True
+
+
+cdef void leave_context(PyObject** context) noexcept:
+    if context[0] != NULL:
+        PyContext_Exit(context[0])
+        decref(context[0])
+        context[0] = NULL
+
+
+def run_job(Timer timer):
+    """What an executor runs for a due timer: its callback in an empty context, errors to the heap's
+    hook."""
+    cdef PyObject* context = NULL
+    cdef PyObject* result
+    if not enter_fresh_context(&context):
+        return
+    result = invoke(&timer.t)
+    leave_context(&context)
+    if result != NULL:
+        decref(result)
+    else:
+        report(timer.heap, pending_exception(), timer)
+
+
+cdef void free_record(th_core* c, th_timer* t) noexcept:
+    """Free the memory of an orphan or a carcass whose func and args have been moved out."""
+    if t.flags & TH_ORPHAN:
+        th_lock(c)
+        slab_free(c, t)
+        th_unlock(c)
+    else:
+        gc_del(handle_of(t))
+
+
+cdef void launch(TimerHeap heap, bint fire) noexcept:
+    """Settle the next run entry: fire its timer if that is still DUE. With fire false (closing)
+    only let go of it."""
+    cdef th_core* c = heap.core
+    cdef th_timer* t = c.run[c.run_head].timer
+    cdef th_timer record
+    cdef PyObject* handle
+    cdef uint16_t state
+    if FREE_THREADED:
+        th_lock(c)
+    c.run_head += 1
+    t.flags &= ~TH_PINNED
+    state = t.state
+    if state == TH_DUE:
+        t.state = TH_IDLE
+        c.live -= 1
+        if fire:
+            c.fired += 1
+        else:
+            c.cancelled += 1
+    if t.flags & (TH_ORPHAN | TH_CARCASS):
+        record = t[0]
+        if FREE_THREADED:
+            th_unlock(c)
+        if state == TH_ARMED:
+            return                  # armed anew before its handle died: it stays in the heap
+        free_record(c, t)
+        if state == TH_DUE and fire:
+            call(heap, &record, NULL)
+        drop_call(record.func, record.args, record.flags)
+        return
+    if FREE_THREADED:
+        th_unlock(c)
+    if state == TH_DUE:
+        handle = handle_of(t)
+        if not FREE_THREADED:
+            incref(handle)          # given back below; free-threaded: the heap's own reference, taken by arm
+            gc_track(handle)
+        if fire:
+            call(heap, t, handle)
+        decref(handle)
+
+
+cdef void fire_run(TimerHeap heap) noexcept:
+    """Launch every entry of the run, in order, each callback in an empty context. The run is empty
+    afterwards.
+
+    One empty context serves all callbacks until one of them leaves a variable behind in it.
+    """
+    cdef th_core* c = heap.core
+    cdef PyObject* context = NULL
+    cdef size_t count = 0
+    cdef uint32_t generation = c.generation
+    if not enter_fresh_context(&context):
+        return
+    # A callback may fork: in the child the run has been let go of, and a new worker may already
+    # fill it.
+    while c.generation == generation and c.run_head < c.run_len and not c.exiting:
+        if c.run_head + PREFETCH < c.run_len:
+            prefetch(c.run[c.run_head + PREFETCH].timer)
+        launch(heap, not c.closed)
+        if PyObject_Size(context) != 0:
+            leave_context(&context)
+            if not enter_fresh_context(&context):
+                break
+        count += 1
+        if count % GIL_SLICE == 0:
+            with nogil:
+                pass
+    leave_context(&context)
+    if c.generation == generation and c.run_head == c.run_len:
+        empty_run(c)
+
+
+cdef void empty_run(th_core* c) noexcept:
+    th_lock(c)
+    c.run_head = c.run_len = 0
+    trim_run(c)
+    th_unlock(c)
+
+
+cdef int timerproc(TimerHeap heap) except -1:
+    """The worker's whole life."""
+    cdef th_core* c = heap.core
+    cdef uint32_t generation = c.generation
+    cdef bint due = True
+    th_precise_sleeps()
+    while due and generation == c.generation:
+        with nogil:
+            due = next_run(c)
+        th_unmask_signals(c)
+        if due:
+            c.firing = True
+            fire_run(heap)
+            c.firing = False
+    return 0
+
+
+# ---- start and stop -------------------------------------------------------------------------------------------------
+
+cdef int start_worker(TimerHeap heap) except -1:
+    """Start the worker.  RuntimeError when the heap is closed or the system refuses a thread.
+
+    Starting gives up the GIL. Who arms meanwhile (another thread, a finalizer) does not wait: the
+    worker looks at the heap as soon as it runs. Waiting could deadlock, since the new thread may
+    run a finalizer that arms before it reports as started.
+    """
+    cdef sigset_t mask
+    cdef th_core* c = heap.core
+    if c.closed:
+        raise RuntimeError(CLOSED_HEAP)
+    if c.exiting or c.pausing:
+        return 0
+    c.running = True
+    th_mask_for_start(c)
+    mask = c.callback_mask
+    try:
+        thread = threading.Thread(target=heap._timerproc, name=heap.name, daemon=True)
+        thread.start()
+        heap.thread = thread
+    except BaseException as exc:
+        c.running = False
+        # A program that is ending gets no new threads, and no complaint: its timers would not fire
+        # anyway.
+        if not (isinstance(exc, RuntimeError) and not threading.main_thread().is_alive()):
+            raise
+    finally:
+        th_unmask_after_start(&mask)
+    return 0
+
+
+cdef int join_worker(TimerHeap heap, double patience) except -1:
+    """Wait for a worker that has been told to leave (closed, exiting or pausing), patience seconds
+    at most; negative: for ever.
+
+    Returns at once in the worker itself, that is in a callback.
+    """
+    thread = heap.thread
+    th_signal(heap.core)
+    if thread is not None and thread is not threading.current_thread():
+        thread.join(None if patience < 0 else patience)
+    return 0
+
+
+cdef list live_heaps():
+    """Strong references to all heaps in the order of creation."""
+    cdef list heaps = []
+    for reference in all_heaps:
+        heap = reference()
+        if heap is not None:
+            heaps.append(heap)
+    return heaps
+
+
+def stop_at_exit():
+    """Exit waits for no timer: parked workers leave, a worker inside a callback is left behind (it
+    is a daemon)."""
+    global at_exit
+    cdef TimerHeap heap
+    cdef list patience = []
+    at_exit = True
+    heaps = live_heaps()
+    for heap in heaps:
+        th_lock(heap.core)
+        patience.append(1.0 if heap.core.parked else 0.05)
+        heap.core.exiting = True
+        th_unlock(heap.core)
+        th_signal(heap.core)
+    for heap, seconds in zip(heaps, patience):
+        join_worker(heap, seconds)
+
+
+# ---- fork -----------------------------------------------------------------------------------------------------------
+#
+# The parent's timers go on, the child starts with none. Where the forking thread is the only one
+# beside the workers, each worker that is in no callback leaves first: os.fork() then has nothing to
+# warn of. With more threads that would be waiting for nothing. C and all Ms are held across the
+# fork, so the child's copy is consistent. In the parent the workers come back by a pending call,
+# after os.fork() has counted the threads.
+
+def before_fork():
+    global forking
+    cdef TimerHeap heap
+    cdef list heaps = live_heaps()
+    cdef Py_ssize_t others = threading.active_count() - 1
+    for heap in heaps:
+        others -= heap.thread is not None and heap.thread.is_alive()
+    for heap in heaps:
+        th_lock(heap.core)
+        heap.core.pausing = others == 0 and heap.core.running and not heap.core.firing and not heap.core.manual
+        th_unlock(heap.core)
+        if heap.core.pausing:
+            join_worker(heap, 1.0)
+    forking = heaps
+    th_chan_lock()
+    for heap in heaps:
+        th_lock(heap.core)
+        while heap.core.sorting:
+            th_yield_lock(heap.core)
+
+
+def after_fork_in_parent():
+    cdef TimerHeap heap
+    cdef bint paused = False
+    for heap in forking:
+        paused = paused or heap.core.pausing
+        th_unlock(heap.core)
+    th_chan_unlock()
+    if (not paused or threading.current_thread() is not threading.main_thread()
+            or Py_AddPendingCall(resume_pending, NULL) < 0):
+        resume_workers()
+
+
+cdef int resume_pending(void* unused) except -1:
+    return resume_workers()
+
+
+cdef int resume_workers() except -1:
+    """Bring back the workers that left for a fork."""
+    global forking
+    cdef TimerHeap heap
+    cdef list heaps = forking
+    forking = []
+    for heap in heaps:
+        th_lock(heap.core)
+        paused = heap.core.pausing
+        heap.core.pausing = False
+        running = heap.core.running
+        th_unlock(heap.core)
+        if paused and not running and not heap.core.closed:
+            start_worker(heap)
+    return 0
+
+
+def after_fork_in_child():
+    global forking
+    cdef TimerHeap heap
+    cdef list heaps = forking
+    forking = []
+    th_channels_after_fork()
+    for heap in heaps:
+        th_init_locks(heap.core)
+        heap.core.generation += 1
+        heap.core.epoch += 1
+        heap.core.chan_cancelled += heap.core.chan_live
+        heap.core.chan_live = heap.core.tickers = 0
+        heap.core.pausing = heap.core.exiting = heap.core.firing = False
+        heap.core.running = heap.core.manual
+        heap.thread = None
+    for heap in heaps:
+        let_all_go(heap)
+        let_run_go(heap)
+
+
+cdef int let_all_go(TimerHeap heap) except -1:
+    """Cancel every timer in the heap: close() and the child of a fork. One by one, because
+    releasing a callback may run a finalizer, which must find the heap in order."""
+    cdef th_core* c = heap.core
+    cdef th_timer* t
+    cdef th_timer record
+    while True:
+        th_lock(c)
+        settle(c)
+        if c.len == 0:
+            th_unlock(c)
+            return 0
+        t = c.keys[c.len - 1].timer
+        cancel(c, t)
+        record = t[0]
+        if record.flags & (TH_ORPHAN | TH_CARCASS):
+            t.func = t.args = NULL
+            if record.flags & TH_ORPHAN:
+                slab_free(c, t)
+            th_unlock(c)
+            if record.flags & TH_CARCASS and not record.flags & TH_PINNED:
+                gc_del(handle_of(t))
+            drop_call(record.func, record.args, record.flags)
+        else:
+            th_unlock(c)
+            if FREE_THREADED:
+                decref(handle_of(t))
+            else:
+                gc_track(handle_of(t))
+
+
+cdef void let_run_go(TimerHeap heap) noexcept:
+    """Cancel what is left of the run. For the thread that owns it: the worker, or whoever stands in
+    for it."""
+    cdef th_core* c = heap.core
+    while c.run_head < c.run_len:
+        launch(heap, False)
+    empty_run(c)
