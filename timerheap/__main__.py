@@ -1,0 +1,544 @@
+"""The main job: python -m timerheap arms a million timers on one thread and judges every one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import random
+import sys
+import threading
+import time
+from array import array
+from bisect import bisect_left, bisect_right
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Self
+
+import timerheap
+from timerheap import AfterFunc, TimerHeap, _core
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from timerheap import Timer
+
+# The judge's clock: a name of this module, so that a test can give the judge a wrong one.
+now = time.monotonic
+
+CHUNK = 10_000  # timers between two looks at the progress bar, outside the timed stretches
+INTERRUPTED = 130  # what a shell reports of a command that Ctrl-C ended
+LATE_BOUNDS_US = (20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 100_000)
+
+
+# What the process costs, as the kernel counts it.
+
+
+def os_threads() -> int:
+    """The threads of this process, whoever started them."""
+    return len(os.listdir("/proc/self/task"))
+
+
+def resident_bytes() -> int:
+    """The resident memory of this process, in bytes."""
+    try:
+        with open("/proc/self/smaps_rollup") as rollup:
+            for line in rollup:
+                if line.startswith("Rss:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    # Close enough, where there is no better: the kernel updates this one in steps.
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+# Progress: bars for a person, a line a phase for a log, and never on stdout.
+
+
+class Progress:
+    """What the phases of a run report to: one line a phase."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def phase(self, title: str, total: int) -> None:
+        """Begin a phase of `total` steps."""
+        print(f"{title}: {total:,} timers", file=sys.stderr, flush=True)
+
+    def done(self, count: int) -> None:
+        """Say that `count` steps of the phase are done by now."""
+
+
+def progress() -> Progress:
+    """Bars where rich is installed and somebody is looking, lines elsewhere."""
+    if not sys.stderr.isatty():
+        return Progress()
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as RichProgress
+    except ImportError:
+        return Progress()
+
+    class Bars(Progress):
+        """Progress as bars, drawn by the calling thread: one of rich's own would be counted."""
+
+        def __init__(self) -> None:
+            self._bars = RichProgress(
+                TextColumn("{task.description:<10}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                console=Console(stderr=True),
+                auto_refresh=False,
+            )
+            self._task: Any = None
+
+        def __enter__(self) -> Self:
+            self._bars.start()
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self._bars.stop()
+
+        def phase(self, title: str, total: int) -> None:
+            self._task = self._bars.add_task(title, total=total)
+            self._bars.refresh()
+
+        def done(self, count: int) -> None:
+            self._bars.update(self._task, completed=count)
+            self._bars.refresh()
+
+    return Bars()
+
+
+# The main job.
+
+
+class Trial:
+    """Arms many timers, stops and resets some, lets the rest fire, and judges each by itself."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.count: int = options.timers
+        self.patience: float = options.patience
+        self.spread: float = options.spread
+        self._random = random.Random(options.seed)
+        # The first deadline lies behind the set-up: what is timed there is not the firing.
+        self._lead = 0.2 + 2.5e-6 * self.count
+        self._delays = [self._delay() for _ in range(self.count)]
+        numbers = list(range(self.count))
+        order = numbers[:]
+        self._random.shuffle(order)
+        stops, resets = round(self.count * options.stop), round(self.count * options.reset)
+        self._to_stop = order[:stops]
+        self._to_reset = order[stops : stops + resets]
+        self.cancelled = 0
+        # One entry a timer, all there before the memory is measured.
+        self._numbers = numbers
+        self._handles: list[Any] = [None] * self.count
+        self._owed = bytearray(b"\1") * self.count  # how often it still has to fire, all told
+        self._fired = bytearray(self.count)  # how often it did
+        self._fired_at = array("d", bytes(8 * self.count))
+        self._deadlines = array("d", bytes(8 * self.count))
+
+    def run(self) -> dict[str, Any]:
+        """All of it; the verdict as plain data."""
+        with TimerHeap(name="timerheap-demo") as heap, progress() as bars:
+            threads, resident = os_threads(), resident_bytes()
+            arm_ns = self._arm(heap, bars)
+            report: dict[str, Any] = {
+                "timers": self.count,
+                "spread_s": self.spread,
+                "threads": {"before": threads, "after": os_threads()},
+                "bytes_per_timer": {
+                    "heap": round(heap.nbytes / self.count, 1),
+                    "process": round((resident_bytes() - resident) / self.count, 1),
+                },
+                "ns": {
+                    "arm": round(arm_ns),
+                    "stop": round(self._stop(bars)),
+                    "reset": round(self._reset(bars)),
+                },
+            }
+            self._wait(heap, bars)
+        # The heap is closed: no callback runs any more.
+        return report | self._verdict()
+
+    def _delay(self) -> float:
+        return float(self._lead + self.spread * self._random.random())
+
+    def _fire(self, number: int) -> None:
+        self._fired_at[number] = now()
+        self._fired[number] += 1
+
+    def _arm(self, heap: TimerHeap, bars: Progress) -> float:
+        bars.phase("arming", self.count)
+        spent = 0
+        for part in chunks(self.count):
+            todo = list(zip(self._delays[part], self._numbers[part], strict=True))
+            fire = self._fire
+            earliest = now()
+            start = time.perf_counter_ns()
+            armed = [AfterFunc(delay, fire, number, heap=heap) for delay, number in todo]
+            spent += time.perf_counter_ns() - start
+            self._handles[part] = armed
+            for delay, number in todo:
+                self._deadlines[number] = at_least(earliest, delay)
+            bars.done(part.stop)
+        return spent / self.count
+
+    def _stop(self, bars: Progress) -> float:
+        bars.phase("stopping", len(self._to_stop))
+        spent = 0
+        for part in chunks(len(self._to_stop)):
+            numbers = self._to_stop[part]
+            timers = [self._handles[number] for number in numbers]
+            start = time.perf_counter_ns()
+            answers = [timer.stop() for timer in timers]
+            spent += time.perf_counter_ns() - start
+            for number, cancelled in zip(numbers, answers, strict=True):
+                self._owed[number] -= cancelled
+                self.cancelled += cancelled
+            bars.done(part.stop)
+        return spent / max(1, len(self._to_stop))
+
+    def _reset(self, bars: Progress) -> float:
+        bars.phase("resetting", len(self._to_reset))
+        spent = 0
+        for part in chunks(len(self._to_reset)):
+            numbers = self._to_reset[part]
+            todo = [(self._handles[number], self._delay()) for number in numbers]
+            earliest = now()
+            start = time.perf_counter_ns()
+            answers = [timer.reset(delay) for timer, delay in todo]
+            spent += time.perf_counter_ns() - start
+            for number, (_, delay), cancelled in zip(numbers, todo, answers, strict=True):
+                self._owed[number] += not cancelled
+                self._deadlines[number] = at_least(earliest, delay)
+            bars.done(part.stop)
+        return spent / max(1, len(self._to_reset))
+
+    def _wait(self, heap: TimerHeap, bars: Progress) -> None:
+        for number, timer in enumerate(self._handles):
+            when = timer.when
+            if when is not None:
+                self._deadlines[number] = when
+        due = len(heap)
+        bars.phase("firing", due)
+        end = max(self._deadlines) + self.patience
+        while (left := len(heap)) and now() < end:
+            bars.done(due - left)
+            time.sleep(0.1)
+        bars.done(due - left)
+
+    def _verdict(self) -> dict[str, Any]:
+        ledger = list(zip(self._owed, self._fired, strict=True))
+        lost = sum(owed - fired for owed, fired in ledger if owed > fired)
+        extra = sum(fired - owed for owed, fired in ledger if fired > owed)
+        late_us = sorted(
+            (at - deadline) * 1e6
+            for at, deadline, fired in zip(
+                self._fired_at, self._deadlines, self._fired, strict=True
+            )
+            if fired
+        )
+        early = bisect_left(late_us, 0.0)
+        return {
+            "fired": sum(self._fired),
+            "stopped": self.cancelled,
+            "reset": len(self._to_reset),
+            "lost": lost,
+            "early": early,
+            "extra": extra,
+            "late_us": {
+                "p50": round(percentile(late_us, 0.50), 1),
+                "p99": round(percentile(late_us, 0.99), 1),
+                "max": round(percentile(late_us, 1.0), 1),
+                "histogram": histogram(late_us),
+            },
+            "ok": not (lost or early or extra),
+        }
+
+
+def chunks(count: int) -> Iterator[slice]:
+    """0..count in slices small enough for a progress bar, large enough to time."""
+    for low in range(0, count, CHUNK):
+        yield slice(low, min(low + CHUNK, count))
+
+
+def at_least(earliest: float, delay: float) -> float:
+    """A bound no higher than the deadline of a timer armed after `earliest`.
+
+    It judges the timers that fire before their deadline can be asked for; the nanosecond covers
+    the rounding of this very addition.
+    """
+    return earliest + delay - 1e-9
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """The value that `share` of the sorted values do not exceed; nan of none."""
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan
+
+
+def histogram(late_us: Sequence[float]) -> list[dict[str, int | None]]:
+    """How many of the sorted values lie up to each bound; the last bound is None, infinity."""
+    edges = [0, *(bisect_right(late_us, bound) for bound in LATE_BOUNDS_US), len(late_us)]
+    return [
+        {"up_to_us": bound, "count": high - low}
+        for bound, (low, high) in zip((*LATE_BOUNDS_US, None), pairwise(edges), strict=True)
+    ]
+
+
+def microseconds(value: float) -> str:
+    """A time given in microseconds, in the unit a person would choose."""
+    if math.isnan(value):
+        return "-"
+    if value < 1_000:
+        return f"{value:.0f} us"
+    if value < 1_000_000:
+        return f"{value / 1_000:.{0 if value % 1_000 == 0 else 1}f} ms"
+    return f"{value / 1_000_000:.1f} s"
+
+
+def describe_trial(report: dict[str, Any]) -> Iterator[str]:
+    """The report of a trial, in lines for a person."""
+    threads, per_timer, ns = report["threads"], report["bytes_per_timer"], report["ns"]
+    late = report["late_us"]
+    yield f"timers      {report['timers']:,} armed over {report['spread_s']:g} s of deadlines"
+    yield f"threads     {threads['before']} before, {threads['after']} with all of them armed"
+    yield (
+        f"memory      {per_timer['heap']:.0f} bytes a timer by the heap's own count, "
+        f"{per_timer['process']:.0f} by the process's; handle and argument included"
+    )
+    yield (
+        f"speed       {ns['arm']} ns an arm, {ns['stop']} ns a stop, {ns['reset']} ns a reset; "
+        "the Python loop included"
+    )
+    yield (
+        f"fired       {report['fired']:,}   stopped {report['stopped']:,}   "
+        f"reset {report['reset']:,}"
+    )
+    yield f"lost        {report['lost']:,}   early {report['early']:,}   extra {report['extra']:,}"
+    yield (
+        f"lateness    p50 {microseconds(late['p50'])}   p99 {microseconds(late['p99'])}   "
+        f"max {microseconds(late['max'])}"
+    )
+    rows = late["histogram"]
+    while rows and not rows[-1]["count"]:
+        rows = rows[:-1]
+    for row in rows:
+        bound = row["up_to_us"]
+        label = "more" if bound is None else f"to {microseconds(bound)}"
+        share = row["count"] / max(other["count"] for other in rows)
+        yield f"  {label:>9} {bar(share):40} {row['count']:,}"
+    yield "ok: nothing lost, nothing early" if report["ok"] else "FAILED: a promise was broken"
+
+
+def bar(share: float) -> str:
+    """A bar of up to 40 columns; something that is not nothing shows."""
+    block = "\N{FULL BLOCK}" if (sys.stdout.encoding or "").lower().startswith("utf") else "#"
+    return block * math.ceil(40 * share)
+
+
+# The experiment of threads: what ten thousand pending timers cost, one by one and together.
+
+HOUR = 3600.0  # a deadline that no run of this lives to see
+
+
+def native_timers(count: int, bars: Progress) -> tuple[int, Callable[[], None]]:
+    """Arm `count` AfterFuncs; how many there are, and what takes them away again."""
+    heap = TimerHeap(name="timerheap-demo")
+    handles: list[Timer] = []
+    for number in range(count):
+        handles.append(AfterFunc(HOUR, print, heap=heap))
+        if number % 500 == 0:
+            bars.done(number)
+    return count, heap.close
+
+
+def thread_timers(count: int, bars: Progress) -> tuple[int, Callable[[], None]]:
+    """The same with threading.Timer: fewer than `count` where the system allows no more threads."""
+    timers: list[threading.Timer] = []
+
+    def release() -> None:
+        for timer in timers:
+            timer.cancel()
+        for timer in timers:
+            timer.join()
+
+    for number in range(count):
+        timer = threading.Timer(HOUR, print)
+        timer.daemon = True
+        try:
+            timer.start()
+        except RuntimeError:
+            break
+        timers.append(timer)
+        if number % 500 == 0:
+            bars.done(number)
+    return len(timers), release
+
+
+def compare_threads(options: argparse.Namespace) -> dict[str, Any]:
+    """Each kind's threads, memory and time to arm, with all its timers pending."""
+    report: dict[str, Any] = {"timers": options.timers}
+    kinds = {"AfterFunc": native_timers, "threading.Timer": thread_timers}
+    with progress() as bars:
+        for kind, arm in kinds.items():
+            bars.phase(kind, options.timers)
+            threads, resident, start = os_threads(), resident_bytes(), time.perf_counter()
+            started, release = arm(options.timers, bars)
+            elapsed = time.perf_counter() - start
+            report[kind] = {
+                "started": started,
+                "threads": os_threads() - threads,
+                "bytes_per_timer": round((resident_bytes() - resident) / max(1, started), 1),
+                "us_per_timer": round(elapsed * 1e6 / max(1, started), 2),
+            }
+            bars.done(started)
+            release()
+    report["ok"] = report["AfterFunc"]["threads"] == 1
+    return report
+
+
+def describe_threads(report: dict[str, Any]) -> Iterator[str]:
+    """The report of the experiment, in lines for a person."""
+    yield f"{'':16}{'pending':>9}{'threads':>9}{'bytes a timer':>15}{'us to arm one':>15}"
+    for kind in ("AfterFunc", "threading.Timer"):
+        row = report[kind]
+        yield (
+            f"{kind:16}{row['started']:>9,}{row['threads']:>9,}"
+            f"{row['bytes_per_timer']:>15,.0f}{row['us_per_timer']:>15,.2f}"
+        )
+        if row["started"] < report["timers"]:
+            yield f"{'':16}the system refused more threads than these"
+
+
+# What is installed.
+
+
+def information(_: argparse.Namespace) -> dict[str, Any]:
+    """The installation and what its lateness depends on."""
+    return {
+        "timerheap": timerheap.__version__,
+        "build": "debug" if _core.DEBUG else "release",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "extension": _core.__file__,
+        "clock_resolution_ns": round(time.get_clock_info("monotonic").resolution * 1e9),
+        "ok": True,
+    }
+
+
+def describe_information(report: dict[str, Any]) -> Iterator[str]:
+    for name, value in report.items():
+        if name != "ok":
+            yield f"{name.replace('_', ' '):20} {value}"
+
+
+# The command line.
+
+
+def whole(text: str) -> int:
+    """An argument that counts something: at least one."""
+    value = int(text.replace(",", "").replace("_", ""))
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def seconds(text: str) -> float:
+    """An argument that is a finite number of seconds."""
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError("must be zero or a positive number of seconds")
+    return value
+
+
+def share(text: str) -> float:
+    """An argument that is a share of the timers."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError("must be from 0 to 1")
+    return value
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of python -m timerheap."""
+    top = argparse.ArgumentParser(
+        prog="python -m timerheap",
+        description="Arm many timers on one thread, stop and reset some, let the rest fire, and "
+        "report what it cost and how late they were. Exits with 1 if one was lost or early.",
+    )
+    top.add_argument("--version", action="version", version=f"timerheap {timerheap.__version__}")
+    top.add_argument("--json", action="store_true", help="the report for a program")
+    top.add_argument("--timers", type=whole, metavar="N", help="how many (a million)")
+    top.add_argument(
+        "--spread",
+        type=seconds,
+        default=5.0,
+        metavar="SECONDS",
+        help="from the first deadline to the last (%(default)g)",
+    )
+    top.add_argument(
+        "--stop", type=share, default=0.25, metavar="SHARE", help="to stop (%(default)g)"
+    )
+    top.add_argument(
+        "--reset", type=share, default=0.25, metavar="SHARE", help="to reset (%(default)g)"
+    )
+    top.add_argument("--seed", type=int, default=1, help="of the random deadlines (%(default)d)")
+    top.add_argument(
+        "--patience",
+        type=seconds,
+        default=10.0,
+        metavar="SECONDS",
+        help="after the last deadline, before what has not fired counts as lost (%(default)g)",
+    )
+    top.set_defaults(job=lambda options: Trial(options).run(), describe=describe_trial, many=10**6)
+
+    commands = top.add_subparsers(metavar="command")
+    threads = commands.add_parser(
+        "threads",
+        help="10,000 threading.Timers against 10,000 AfterFuncs: threads and memory",
+    )
+    threads.add_argument(
+        "--timers", type=whole, metavar="N", default=argparse.SUPPRESS, help="of each kind (10,000)"
+    )
+    threads.set_defaults(job=compare_threads, describe=describe_threads, many=10_000)
+    info = commands.add_parser("info", help="what is installed")
+    info.set_defaults(job=information, describe=describe_information)
+    for command in (threads, info):
+        command.add_argument(
+            "--json",
+            action="store_true",
+            default=argparse.SUPPRESS,
+            help="the report for a program",
+        )
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status."""
+    top = parser()
+    options = top.parse_args(arguments)
+    if options.stop + options.reset > 1:
+        top.error("--stop and --reset together are more than all timers")
+    if options.timers is None:
+        options.timers = options.many
+    try:
+        report = options.job(options)
+        lines = [json.dumps(report)] if options.json else options.describe(report)
+        print(*lines, sep="\n", flush=True)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return 0 if report["ok"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
