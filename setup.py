@@ -1,0 +1,89 @@
+"""Builds the one extension module; everything else about the project is in pyproject.toml.
+
+Environment:
+
+TIMERHEAP_DEBUG=1        assertions, and check() around each mutation of a heap; warnings are errors
+TIMERHEAP_SANITIZE=name  address, undefined or thread: instrumented by that sanitizer
+"""
+
+import os
+import sys
+from glob import glob
+
+from setuptools import Extension, setup
+from setuptools.command.build import build
+from setuptools.command.build_ext import build_ext
+
+DEBUG = os.environ.get("TIMERHEAP_DEBUG", "0") not in ("", "0")
+SANITIZER = os.environ.get("TIMERHEAP_SANITIZE", "")
+
+WARNINGS = [
+    "-Wall",
+    "-Wextra",
+    # Cython's own code, not ours, is what these three speak about.
+    "-Wno-unused-parameter",
+    "-Wno-missing-field-initializers",
+    "-Wno-cast-function-type",
+]
+
+
+def compile_flags():
+    flags = ["-std=gnu11", "-fvisibility=hidden", *WARNINGS]
+    if DEBUG:
+        flags += ["-O1", "-g", "-UNDEBUG", "-DTIMERHEAP_DEBUG=1", "-Werror"]
+    else:
+        flags += ["-O3", "-DNDEBUG"]
+    if SANITIZER:
+        flags += [f"-fsanitize={SANITIZER}", "-fno-omit-frame-pointer", "-g"]
+    return flags
+
+
+def link_flags():
+    if SANITIZER:
+        return [f"-fsanitize={SANITIZER}"]
+    return [] if DEBUG else ["-Wl,-s"]
+
+
+class FlavouredBuild(build):
+    """Keeps each flavour's objects apart: switching flavours must never reuse the other's."""
+
+    def initialize_options(self):
+        super().initialize_options()
+        flavour = "debug" if DEBUG else "release"
+        self.build_base = os.path.join("build", "-".join(filter(None, [flavour, SANITIZER])))
+
+
+class CythonBuildExt(build_ext):
+    """Translates to C under build/, so that the source tree stays as it was checked out."""
+
+    def run(self):
+        if sys.platform != "linux":
+            raise SystemExit(f"timerheap runs on Linux only, this is {sys.platform}")
+        if SANITIZER not in ("", "address", "undefined", "thread"):
+            raise SystemExit(
+                f"TIMERHEAP_SANITIZE must be address, undefined or thread, not {SANITIZER!r}"
+            )
+        super().run()
+
+    def build_extension(self, ext):
+        # Imported here: metadata and the sdist are made without Cython.
+        from Cython.Build import cythonize
+
+        [translated] = cythonize([ext], build_dir=self.build_temp, language_level=3)
+        ext.sources = translated.sources
+        super().build_extension(ext)
+
+
+setup(
+    ext_modules=[
+        Extension(
+            "timerheap._core",
+            sources=["timerheap/_core.pyx"],
+            depends=sorted(glob("timerheap/*.pxi") + glob("csrc/*.h")),
+            include_dirs=["csrc"],
+            extra_compile_args=compile_flags(),
+            extra_link_args=link_flags(),
+        )
+    ],
+    cmdclass={"build": FlavouredBuild, "build_ext": CythonBuildExt},
+)
