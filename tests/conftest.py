@@ -1,0 +1,66 @@
+"""Fixtures shared by the suite."""
+
+import gc
+import sys
+import threading
+
+import pytest
+
+from timerheap import TimerHeap
+from timerheap.testing import ManualHeap
+
+
+@pytest.fixture
+def heap():
+    """A heap on real time; checked, then closed, when the test is over."""
+    heap = TimerHeap("test")
+    yield heap
+    heap.check()
+    heap.close()
+    heap.check()
+    assert len(heap) == 0
+
+
+@pytest.fixture
+def manual():
+    """A heap whose clock starts at 0 and moves when told; checked when the test is over."""
+    heap = ManualHeap()
+    yield heap
+    heap.check()
+    heap.close()
+    heap.check()
+    assert len(heap) == 0
+
+
+@pytest.fixture
+def thread_errors(monkeypatch):
+    """What reaches `threading.excepthook` during the test."""
+    seen = []
+    monkeypatch.setattr(threading, "excepthook", seen.append)
+    return seen
+
+
+@pytest.fixture
+def unraisable(monkeypatch):
+    """What reaches `sys.unraisablehook` during the test."""
+    seen = []
+    monkeypatch.setattr(sys, "unraisablehook", seen.append)
+    return seen
+
+
+@pytest.fixture
+def eager_collector():
+    """The cyclic collector runs at (nearly) every allocation of a container."""
+    before = gc.get_threshold()
+    gc.set_threshold(1)
+    yield
+    gc.set_threshold(*before)
+
+
+@pytest.fixture
+def fast_switching():
+    """Threads are switched as often as the interpreter can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)

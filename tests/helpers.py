@@ -1,0 +1,158 @@
+"""What several modules need: bounded waits, threads that report, and processes that are watched.
+
+Nothing here can hang: every wait has an end, and a process that outlives its own is made to
+dump the stacks of all its threads before it dies.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from dataclasses import dataclass
+
+PATIENCE = 30.0
+"""Seconds after which something that must happen is taken not to: generous, for a busy machine."""
+
+FAR = 3600.0
+"""A delay, in seconds, that no test lives to see the end of."""
+
+
+def wait_until(condition, timeout=PATIENCE):
+    """Poll `condition` until it holds; fail after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "what was waited for did not happen"
+        time.sleep(0.001)
+
+
+def run_threads(count, target):
+    """Run `target(index)` in `count` threads released together; their results, in index order.
+
+    An exception in any of them is raised here.
+    """
+    barrier = threading.Barrier(count)
+    results = [None] * count
+    errors = []
+
+    def run(index):
+        try:
+            barrier.wait(PATIENCE)
+            results[index] = target(index)
+        except BaseException as exc:
+            errors.append(exc)
+
+    threads = [threading.Thread(target=run, args=(index,), daemon=True) for index in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(2 * PATIENCE)
+        assert not thread.is_alive(), "a thread hangs"
+    if errors:
+        raise errors[0]
+    return results
+
+
+class Background:
+    """A thread running `func(*args)`; `.result()` joins it and returns or raises what it did."""
+
+    def __init__(self, func, *args):
+        self._func = func
+        self._args = args
+        self._value = None
+        self._error = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self):
+        try:
+            self._value = self._func(*self._args)
+        except BaseException as exc:
+            self._error = exc
+
+    @property
+    def running(self):
+        return self._thread.is_alive()
+
+    def result(self, timeout=PATIENCE):
+        self._thread.join(timeout)
+        assert not self._thread.is_alive(), "the thread hangs"
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+@dataclass
+class Finished:
+    """How a process ended. `seconds` runs from its line "ready" (or its start) to its end."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+
+def run_python(code, *flags, send=None, cwd=None, timeout=2 * PATIENCE):
+    """Run `code` in an interpreter of its own, with `flags`; `Finished` when it has ended.
+
+    With `send`, a signal, the code must print a line "ready" (flushed), upon which it gets it.
+    A process that takes longer than `timeout` seconds is aborted, and the stacks it dumps are
+    the failure's message.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-X", "faulthandler", *flags, "-c", textwrap.dedent(code)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+        start_new_session=True,
+    )
+    start = time.monotonic()
+    try:
+        ready = ""
+        if send is not None:
+            ready = process.stdout.readline()
+            assert ready == "ready\n", ready + process.stderr.read()
+            start = time.monotonic()
+            process.send_signal(send)
+        stdout, stderr = process.communicate(timeout=timeout)
+        return Finished(process.returncode, ready + stdout, stderr, time.monotonic() - start)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)  # faulthandler prints every thread's stack
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            pass
+        _kill_group(process)
+        raise AssertionError(
+            f"the process hangs\n{process.stdout.read()}\n{process.stderr.read()}"
+        ) from None
+    finally:
+        _kill_group(process)
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+
+
+def _kill_group(process):
+    """End the process and whatever it forked (they share its session)."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def run_ok(code, *flags, **options):
+    """`run_python`, which must exit with 0 and print nothing to stderr; its stdout."""
+    done = run_python(code, *flags, **options)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return done.stdout
+
+
+def balance(heap):
+    """The ledger of a heap without tickers: what was armed, less what became of it. Must be 0."""
+    stats = heap.stats()
+    return stats["arms"] - stats["fired"] - stats["received"] - stats["cancelled"] - len(heap)

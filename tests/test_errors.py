@@ -1,0 +1,191 @@
+"""What a callback raises is reported, whatever it is, and the worker lives on."""
+
+import gc
+import sys
+import threading
+import weakref
+
+import pytest
+from helpers import run_python, wait_until
+
+from timerheap import AfterFunc, TimerHeap
+from timerheap.testing import ManualHeap
+
+RAISED = [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit, MemoryError, StopIteration]
+
+
+def fail(error):
+    raise error
+
+
+def test_on_error_gets_the_exception_and_the_timer():
+    seen = []
+    heap = ManualHeap(on_error=lambda exc, timer: seen.append((exc, timer)))
+    error = ValueError("mine")
+    timer = AfterFunc(1, fail, error, heap=heap)
+    heap.advance(1)
+    assert seen == [(error, timer)]
+
+
+def test_on_error_gets_a_timer_whose_handle_was_dropped():
+    seen = []
+    heap = ManualHeap(on_error=lambda exc, timer: seen.append((exc, timer)))
+    error = ValueError("mine")
+    AfterFunc(1, fail, error, heap=heap)
+    heap.advance(1)
+    [(exc, _)] = seen
+    assert exc is error
+
+
+@pytest.mark.parametrize("kind", RAISED)
+def test_on_error_gets_whatever_is_raised(kind):
+    seen, calls = [], []
+    with TimerHeap("errors", on_error=lambda exc, timer: seen.append(type(exc))) as heap:
+        AfterFunc(0, fail, kind, heap=heap)
+        AfterFunc(0, calls.append, 1, heap=heap)
+        wait_until(lambda: calls)
+    assert seen == [kind]
+
+
+@pytest.mark.parametrize("kind", RAISED)
+def test_without_on_error_the_excepthook_of_threading_gets_it(heap, thread_errors, kind):
+    calls = []
+    AfterFunc(0, fail, kind, heap=heap)
+    AfterFunc(0, calls.append, 1, heap=heap)
+    wait_until(lambda: calls)
+    [seen] = thread_errors
+    assert seen.exc_type is kind
+    assert isinstance(seen.exc_value, kind)
+    assert seen.exc_traceback is not None
+    assert seen.thread is not None
+    assert seen.thread.name == "test"
+
+
+def test_the_traceback_leads_to_the_callback(manual, thread_errors):
+    AfterFunc(0, fail, ValueError, heap=manual)
+    manual.advance(0)
+    names = []
+    traceback = thread_errors[0].exc_traceback
+    while traceback is not None:
+        names.append(traceback.tb_frame.f_code.co_name)
+        traceback = traceback.tb_next
+    assert names[-1] == "fail"
+
+
+def test_an_on_error_that_raises_goes_to_the_unraisable_hook(unraisable):
+    error = LookupError("from the hook")
+    heap = ManualHeap(on_error=lambda exc, timer: fail(error))
+    calls = []
+    AfterFunc(1, fail, ValueError, heap=heap)
+    AfterFunc(1, calls.append, 1, heap=heap)
+    heap.advance(1)
+    assert calls == [1]
+    assert [seen.exc_value for seen in unraisable] == [error]
+
+
+def test_an_excepthook_that_raises_goes_to_the_unraisable_hook(heap, monkeypatch, unraisable):
+    error = LookupError("from the hook")
+    monkeypatch.setattr(threading, "excepthook", lambda args: fail(error))
+    calls = []
+    AfterFunc(0, fail, ValueError, heap=heap)
+    AfterFunc(0, calls.append, 1, heap=heap)
+    wait_until(lambda: calls)
+    assert [seen.exc_value for seen in unraisable] == [error]
+
+
+def test_an_unraisable_hook_that_raises_stops_nobody(heap, monkeypatch, capfd):
+    monkeypatch.setattr(threading, "excepthook", lambda args: fail(LookupError))
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: fail(SystemExit))
+    calls = []
+    AfterFunc(0, fail, ValueError, heap=heap)
+    AfterFunc(0, calls.append, 1, heap=heap)
+    wait_until(lambda: calls)
+    capfd.readouterr()  # the interpreter's own complaint about its hook
+
+
+def test_a_thousand_raising_callbacks_disturb_no_neighbour(heap, thread_errors):
+    calls = []
+    for number in range(1000):
+        AfterFunc(0, fail, RAISED[number % len(RAISED)], heap=heap)
+        AfterFunc(0, calls.append, number, heap=heap)
+    wait_until(lambda: len(calls) == 1000)
+    assert calls == list(range(1000))
+    assert len(thread_errors) == 1000
+    assert heap.stats()["errors"] == 1000
+
+
+def test_a_raising_callback_counts_as_fired(manual, thread_errors):
+    AfterFunc(0, fail, ValueError, heap=manual)
+    manual.advance(0)
+    stats = manual.stats()
+    assert (stats["fired"], stats["errors"]) == (1, 1)
+
+
+def test_on_error_may_reset_the_timer():
+    heap = ManualHeap(on_error=lambda exc, timer: timer.reset(1))
+    timer = AfterFunc(1, fail, ValueError, heap=heap)
+    for _ in range(3):
+        heap.advance(1)
+    assert heap.stats()["errors"] == 3
+    assert timer.stop()
+
+
+def test_on_error_may_close_its_heap():
+    closed = []
+
+    def on_error(exc, timer):
+        heap.close()
+        closed.append(heap.closed)
+
+    heap = TimerHeap("closing", on_error=on_error)
+    AfterFunc(0, fail, ValueError, heap=heap)
+    wait_until(lambda: closed)
+    assert closed == [True]
+
+
+def test_what_was_raised_is_not_kept():
+    class Error(Exception):
+        pass
+
+    heap = ManualHeap(on_error=lambda exc, timer: None)
+
+    def callback():
+        error = Error()
+        kept.append(weakref.ref(error))
+        raise error
+
+    kept = []
+    AfterFunc(0, callback, heap=heap)
+    heap.advance(0)
+    gc.collect()
+    assert kept[0]() is None
+
+
+def test_on_error_must_be_callable():
+    with pytest.raises(TypeError):
+        TimerHeap(on_error=1)
+
+
+def test_an_error_without_hooks_is_printed_like_that_of_a_thread():
+    done = run_python("""
+        from timerheap import AfterFunc, TimerHeap, sleep
+        with TimerHeap("printer") as heap:
+            AfterFunc(0, lambda: 1 / 0, heap=heap)
+            AfterFunc(0.01, print, "lives on", heap=heap)
+            sleep(0.3)
+    """)
+    assert done.returncode == 0
+    assert done.stdout == "lives on\n"
+    assert done.stderr.startswith("Exception in thread printer")
+    assert done.stderr.endswith("ZeroDivisionError: division by zero\n")
+
+
+def test_system_exit_in_a_callback_does_not_end_the_process():
+    done = run_python("""
+        import sys
+        from timerheap import AfterFunc, sleep
+        AfterFunc(0, sys.exit, 3)
+        sleep(0.2)
+        print("still here")
+    """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "still here\n", "")

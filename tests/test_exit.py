@@ -1,0 +1,71 @@
+"""Exit: it waits for no timer, never hangs, never crashes, prints nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+LOADS = {
+    "100k pending": "keep = [AfterFunc(3600 + n, int) for n in range(100_000)]",
+    "a callback asleep": "AfterFunc(0, time.sleep, 30); time.sleep(0.05)",
+    "a busy callback chain": "def chain(): AfterFunc(0, chain)\nchain()",
+    "a fast ticker": "ticker = Ticker(1e-6); ticker.c.recv()",
+    "arming from __del__": (
+        "class Late:\n    def __del__(self): AfterFunc(0, int); AfterFunc(3600, int).stop()\n"
+        "late = Late(); late.cycle = late; held = Late()"
+    ),
+    "arming from atexit": "atexit.register(AfterFunc, 0, int); atexit.register(AfterFunc, 3600, int)",
+    "first use in atexit": "atexit.register(lambda: TimerHeap('late') and AfterFunc(0, int, heap=TimerHeap('later')))",
+}
+
+ENDS = {
+    "return": ("pass", 0),
+    "sys.exit": ("sys.exit(3)", 3),
+    "exception": ("raise KeyError('the end')", 1),
+    "SIGTERM": ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(30)", -signal.SIGTERM),
+    "Ctrl-C": ("os.kill(os.getpid(), signal.SIGINT); time.sleep(30)", -signal.SIGINT),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("load", LOADS)
+def test_exit_is_quick_clean_and_silent(load, end):
+    code, status = ENDS[end]
+    program = "\n".join((
+        "import atexit, os, signal, sys, time",
+        "from timerheap import AfterFunc, Ticker, TimerHeap",
+        LOADS[load],
+        "print('armed', flush=True)",
+        code,
+    ))
+    started = time.monotonic()
+    command = [sys.executable, "-X", "faulthandler", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=25)
+    assert done.returncode == status
+    assert done.stdout == "armed\n"
+    # A callback asleep for 30 s would show here, a slow machine would not.
+    assert time.monotonic() - started < 20
+    expected = {"exception": "KeyError: 'the end'", "Ctrl-C": "KeyboardInterrupt"}.get(end, "")
+    lines = done.stderr.strip().splitlines()
+    assert (lines[-1] if lines else "") == expected
+    assert done.stderr.count("Traceback") == (1 if expected else 0)
+
+
+def test_ctrl_c_ends_a_blocked_receive():
+    program = textwrap.dedent("""
+        from timerheap import Timer
+        print("waiting", flush=True)
+        Timer(3600).c.recv()
+    """)
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout.readline() == "waiting\n"
+        time.sleep(0.2)
+        os.kill(child.pid, signal.SIGINT)
+        _, err = child.communicate(timeout=25)
+    assert child.returncode == -signal.SIGINT
+    assert err.rstrip().endswith("KeyboardInterrupt")

@@ -1,0 +1,171 @@
+"""Fork: the parent's timers go on, the child starts with none."""
+
+import threading
+
+import pytest
+from helpers import run_python
+
+CHILD = """
+    import os, sys, time, threading
+    from timerheap import AfterFunc, Ticker, Timer, TimerHeap, after, default_heap
+
+    def forked(child):
+        '''Run child() in a forked process; its exit status.'''
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                child()
+                code = 0
+            finally:
+                os._exit(code)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+"""
+
+
+def run_fork(code, *args):
+    """Run code in a process of its own, warnings as errors; it must end well and say nothing."""
+    done = run_python(CHILD + code, *args)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_child_starts_with_none_armed():
+    run_fork("""
+    fired = []
+    timers = [AfterFunc(0.2, fired.append, n) for n in range(1000)]
+    dropped = [AfterFunc(0.2, fired.append, n) and None for n in range(1000)]
+    channel, ticker = Timer(0.1), Ticker(0.1)
+
+    def child():
+        assert len(default_heap()) == 0
+        default_heap().check()
+        assert not any(timer.active or timer.stop() for timer in timers)
+        assert not channel.active and channel.stop() is False
+        time.sleep(0.4)
+        assert fired == [] and channel.c.poll() is None and ticker.c.poll() is None
+
+    assert forked(child) == 0
+    while len(fired) < 2000:
+        time.sleep(0.01)
+    assert channel.c.poll() is not None
+    """)
+
+
+def test_the_child_arms_its_own():
+    run_fork("""
+    old = AfterFunc(3600, print)
+
+    def child():
+        done = threading.Event()
+        AfterFunc(0.01, done.set)
+        assert done.wait(10)
+        again = threading.Event()
+        handle = AfterFunc(3600, again.set)
+        handle.reset(0.01)
+        assert again.wait(10)
+        assert old.reset(3600) is False and old.stop() is True
+        assert after(0.01).recv(10)
+
+    assert forked(child) == 0
+    assert old.stop() is True
+    """)
+
+
+def test_the_parent_goes_on():
+    run_fork("""
+    done = threading.Event()
+    AfterFunc(0.3, done.set)
+    assert forked(lambda: None) == 0
+    assert done.wait(10)
+    """)
+
+
+def test_a_fork_beside_the_worker_alone_warns_of_nothing():
+    run_fork("""
+    import warnings
+    warnings.simplefilter("error")
+    done = threading.Event()
+    AfterFunc(0.2, done.set)
+    for _ in range(20):
+        assert forked(lambda: None) == 0
+    assert done.wait(10)
+    """)
+
+
+def test_fork_inside_a_callback():
+    """There are two threads then, the main one and the worker, of which newer Pythons warn with reason."""
+    run_fork("""
+    import warnings
+    warnings.simplefilter("ignore", DeprecationWarning)
+    status = []
+    done = threading.Event()
+
+    def callback():
+        def child():
+            inner = threading.Event()
+            AfterFunc(0.01, inner.set)
+            assert inner.wait(10)
+        status.append(forked(child))
+
+    AfterFunc(0, callback)
+    AfterFunc(0.01, done.set)
+    assert done.wait(20) and status == [0]
+    """)
+
+
+def test_forks_under_load():
+    run_fork("""
+    import warnings
+    warnings.simplefilter("ignore", DeprecationWarning)
+    stop = threading.Event()
+
+    def churn():
+        while not stop.is_set():
+            AfterFunc(0.001, int)
+            AfterFunc(3600, int).stop()
+            after(0).recv()
+
+    threads = [threading.Thread(target=churn) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+
+    def child():
+        assert len(default_heap()) == 0
+        done = threading.Event()
+        AfterFunc(0, done.set)
+        assert done.wait(10)
+
+    statuses = [forked(child) for _ in range(40)]
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert statuses == [0] * 40
+    while len(default_heap()):
+        time.sleep(0.01)
+    default_heap().check()
+    """)
+
+
+def expire():
+    """Runs in a worker process: arms a timer and waits for it."""
+    from timerheap import AfterFunc
+
+    done = threading.Event()
+    AfterFunc(0.01, done.set)
+    return done.wait(10)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_multiprocessing(method):
+    done = run_python(f"""
+        import sys, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import multiprocessing
+        sys.path.insert(0, {str(__file__).rsplit("/", 1)[0]!r})
+        from test_fork import expire
+        if __name__ == "__main__":
+            expire()
+            with multiprocessing.get_context("{method}").Pool(2) as pool:
+                assert all(pool.apply(expire) for _ in range(10))
+    """)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,175 @@
+"""python -m timerheap: its report, its verdict, its exit status."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import timerheap
+import timerheap.__main__ as command
+
+SMALL = ("--timers", "2000", "--spread", "0.2")
+
+
+def run(*arguments, cwd, **env):
+    """python -m timerheap in a process of its own, outside the checkout."""
+    return subprocess.run(
+        [sys.executable, "-m", "timerheap", *arguments],
+        cwd=cwd,
+        env=os.environ | env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+def trial(capsys):
+    """The main job in this process: its exit status and its report."""
+
+    def call(*arguments):
+        status = command.main([*SMALL, "--json", *arguments])
+        return status, json.loads(capsys.readouterr().out)
+
+    return call
+
+
+def test_report_for_a_person(tmp_path):
+    done = run(*SMALL, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for word in ("threads", "bytes a timer", "ns an arm", "lost        0", "p50", "p99", "ok:"):
+        assert word in done.stdout
+
+
+def test_without_a_terminal_progress_is_plain_lines_on_stderr(tmp_path):
+    done = run(*SMALL, cwd=tmp_path)
+    assert done.stderr.splitlines() == [
+        "arming: 2,000 timers",
+        "stopping: 500 timers",
+        "resetting: 500 timers",
+        "firing: 1,500 timers",
+    ]
+
+
+def test_report_survives_an_ascii_terminal(tmp_path):
+    done = run(*SMALL, cwd=tmp_path, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert "###" in done.stdout
+
+
+def test_json_has_the_same_for_a_program(tmp_path):
+    done = run(*SMALL, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["timers"] == 2000
+    assert report["threads"]["after"] == report["threads"]["before"] + 1
+    assert (report["fired"], report["stopped"], report["reset"]) == (1500, 500, 500)
+    assert (report["lost"], report["early"], report["extra"]) == (0, 0, 0)
+    assert report["ok"] is True
+    assert report["bytes_per_timer"].keys() == {"heap", "process"}
+    assert report["ns"].keys() == {"arm", "stop", "reset"}
+    late = report["late_us"]
+    assert 0 <= late["p50"] <= late["p99"] <= late["max"]
+    assert sum(row["count"] for row in late["histogram"]) == 1500
+    assert late["histogram"][-1]["up_to_us"] is None
+
+
+def test_shares_may_be_all_or_nothing(trial):
+    status, report = trial("--stop", "1", "--reset", "0")
+    assert (status, report["stopped"], report["fired"]) == (0, 2000, 0)
+    status, report = trial("--stop", "0", "--reset", "1")
+    assert (status, report["stopped"], report["reset"], report["fired"]) == (0, 0, 2000, 2000)
+
+
+def test_a_lost_timer_fails_the_run(trial, monkeypatch):
+    # A timer that somebody stops behind the back of the job never fires.
+    def arm(*args, heap):
+        timer = timerheap.AfterFunc(*args, heap=heap)
+        if args[-1] == 7:
+            timer.stop()
+        return timer
+
+    monkeypatch.setattr(command, "AfterFunc", arm)
+    status, report = trial("--stop", "0", "--reset", "0", "--patience", "0")
+    assert (status, report["ok"], report["lost"], report["fired"]) == (1, False, 1, 1999)
+
+
+def test_a_timer_that_fires_twice_fails_the_run(trial, monkeypatch):
+    def arm(*args, heap):
+        if args[-1] == 7:
+            timerheap.AfterFunc(*args, heap=heap)
+        return timerheap.AfterFunc(*args, heap=heap)
+
+    monkeypatch.setattr(command, "AfterFunc", arm)
+    status, report = trial("--stop", "0", "--reset", "0")
+    assert (status, report["ok"], report["extra"], report["fired"]) == (1, False, 1, 2001)
+
+
+def test_an_early_timer_fails_the_run(trial, monkeypatch):
+    # A judge whose clock is behind sees every timer fire before its deadline.
+    monkeypatch.setattr(command, "now", lambda: time.monotonic() - 30)
+    status, report = trial()
+    assert (status, report["ok"], report["lost"], report["early"]) == (1, False, 0, 1500)
+
+
+def test_threads_compares_one_worker_with_a_thread_each(tmp_path):
+    done = run("threads", "--timers", "50", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["AfterFunc"]["started"], report["AfterFunc"]["threads"]) == (50, 1)
+    standard = report["threading.Timer"]
+    assert (standard["started"], standard["threads"]) == (50, 50)
+    assert "AfterFunc" in run("threads", "--timers", "50", cwd=tmp_path).stdout
+
+
+def test_info_names_the_build(tmp_path):
+    report = json.loads(run("info", "--json", cwd=tmp_path).stdout)
+    assert report["timerheap"] == timerheap.__version__
+    assert report["build"] in ("release", "debug")
+    assert report["extension"] in run("info", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--timers", "0"),
+        ("--timers", "many"),
+        ("--spread", "-1"),
+        ("--spread", "inf"),
+        ("--patience", "nan"),
+        ("--stop", "1.5"),
+        ("--stop", "0.6", "--reset", "0.6"),
+        ("unknown",),
+    ],
+)
+def test_a_bad_argument_is_a_usage_error(arguments, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        command.main(arguments)
+    assert exit_.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_it_cleanly(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-m", "timerheap", "--timers", "1000", "--spread", "3600"],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            for line in process.stderr:
+                if line.startswith("firing"):
+                    break
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert (process.returncode, out, err) == (130, "", "interrupted\n")

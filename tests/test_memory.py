@@ -1,0 +1,455 @@
+"""A timer nobody can observe is freed, and nothing pins a callback that will not run."""
+
+import contextvars
+import gc
+import sys
+import threading
+import weakref
+
+import pytest
+from helpers import FAR, run_ok, wait_until
+
+from timerheap import AfterFunc, Ticker, Timer, TimerHeap, after
+from timerheap.testing import ManualHeap
+
+ONE_MILLION = 1_000_000
+
+
+class Owner:
+    """Someone whose bound method is a callback, and who may hold the timer: a cycle."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def callback(self, *args):
+        self.calls += 1
+
+
+def freed(reference):
+    gc.collect()
+    return reference() is None
+
+
+# What a callback keeps alive, and until when.
+
+
+def test_a_pending_timer_keeps_its_callback(manual):
+    owner = Owner()
+    reference = weakref.ref(owner)
+    AfterFunc(1, owner.callback, heap=manual)
+    del owner
+    assert not freed(reference)
+    manual.advance(1)
+    assert freed(reference)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_fired_timer_lets_its_arguments_go_when_its_handle_is_gone(manual, count):
+    owners = [Owner() for _ in range(count)]
+    references = [weakref.ref(owner) for owner in owners]
+    AfterFunc(1, Owner.callback, *owners, heap=manual)
+    del owners
+    manual.advance(1)
+    assert all(freed(reference) for reference in references)
+
+
+def test_a_stopped_timer_lets_its_callback_go_when_its_handle_is_gone(manual):
+    owner = Owner()
+    reference = weakref.ref(owner)
+    timer = AfterFunc(1, owner.callback, owner, heap=manual)
+    del owner
+    timer.stop()
+    del timer
+    assert freed(reference)
+
+
+def test_a_stopped_timer_keeps_its_callback_for_a_reset(manual):
+    owner = Owner()
+    timer = AfterFunc(1, owner.callback, heap=manual)
+    timer.stop()
+    gc.collect()
+    timer.reset(1)
+    manual.advance(1)
+    timer.reset(1)
+    manual.advance(1)
+    assert owner.calls == 2
+
+
+def test_a_stopped_timer_is_not_pinned_by_the_heap_it_left_among_many(manual):
+    """Neither a deadline pushed back nor neighbours that stay keep a stopped callback alive."""
+    others = [AfterFunc(n % 50 + 1, int, heap=manual) for n in range(1000)]
+    references = []
+    for number in range(100):
+        owner = Owner()
+        references.append(weakref.ref(owner))
+        timer = AfterFunc(number % 40 + 1, owner.callback, heap=manual)
+        timer.reset(60)
+        timer.stop()
+    del owner, timer
+    assert all(freed(reference) for reference in references)
+    assert len(manual) == len(others)
+
+
+def test_a_closed_heap_lets_callbacks_go():
+    heap = ManualHeap()
+    owner = Owner()
+    reference = weakref.ref(owner)
+    AfterFunc(1, owner.callback, heap=heap)
+    del owner
+    heap.close()
+    assert freed(reference)
+
+
+def test_a_callback_that_failed_to_arm_is_not_kept(manual):
+    owner = Owner()
+    reference = weakref.ref(owner)
+    with pytest.raises(TypeError):
+        AfterFunc("soon", owner.callback, owner, heap=manual)
+    manual.close()
+    with pytest.raises(RuntimeError):
+        AfterFunc(1, owner.callback, owner, heap=manual)
+    del owner
+    assert freed(reference)
+
+
+def test_a_worker_that_sleeps_pins_no_callback(heap):
+    """The worker forgets what it ran before it parks."""
+    owner = Owner()
+    reference = weakref.ref(owner)
+    AfterFunc(0, owner.callback, owner, heap=heap)
+    wait_until(lambda owner=owner: owner.calls)
+    del owner
+    wait_until(lambda: freed(reference))
+
+
+def test_a_worker_pins_no_callback_that_ran_earlier_in_a_long_batch(heap):
+    owner = Owner()
+    reference = weakref.ref(owner)
+    seen, armed = [], threading.Event()
+    AfterFunc(0, armed.wait, 30, heap=heap)
+    AfterFunc(0, owner.callback, owner, heap=heap)
+    AfterFunc(0, lambda: seen.append(freed(reference)), heap=heap)
+    del owner
+    armed.set()
+    wait_until(lambda: seen)
+    assert seen == [True]
+
+
+def test_the_context_of_a_dead_timer_is_let_go(manual):
+    variable = contextvars.ContextVar("variable")
+    owner = Owner()
+    reference = weakref.ref(owner)
+    context = contextvars.Context()
+    context.run(variable.set, owner)
+    AfterFunc(1, int, context=context, heap=manual)
+    del owner, context
+    assert not freed(reference)
+    manual.advance(1)
+    assert freed(reference)
+
+
+# Cycles.
+
+
+def cycle(heap):
+    """An owner that holds the timer which calls it; nobody else holds either."""
+    owner = Owner()
+    owner.timer = AfterFunc(1, owner.callback, owner, heap=heap)
+    return weakref.ref(owner)
+
+
+def test_a_cycle_lives_while_it_is_pending(manual):
+    reference = cycle(manual)
+    assert not freed(reference)
+    assert reference().timer.active
+
+
+def test_a_cycle_is_collectable_once_it_fired(manual):
+    reference = cycle(manual)
+    gc.collect()
+    manual.advance(1)
+    assert freed(reference)
+
+
+def test_a_cycle_is_collectable_once_it_was_stopped(manual):
+    reference = cycle(manual)
+    gc.collect()
+    reference().timer.stop()
+    assert freed(reference)
+
+
+def test_a_cycle_that_was_armed_again_lives_and_dies_again(manual):
+    reference = cycle(manual)
+    manual.advance(1)
+    # The collector has not run yet: whoever still reaches the timer may arm it again.
+    reference().timer.reset(1)
+    assert not freed(reference)
+    manual.advance(1)
+    assert freed(reference)
+
+
+def test_a_cycle_is_collectable_once_its_heap_is_closed():
+    heap = ManualHeap()
+    reference = cycle(heap)
+    heap.close()
+    assert freed(reference)
+
+
+def test_a_hundred_thousand_cycles_live_and_die(manual):
+    references = [cycle(manual) for _ in range(100_000)]
+    gc.collect()
+    assert all(reference() is not None for reference in references)
+    for reference in references[::2]:
+        reference().timer.stop()
+    manual.advance(1)
+    gc.collect()
+    assert not any(reference() is not None for reference in references)
+    assert len(manual) == 0
+
+
+def test_a_cycle_through_a_channel_timer_is_collectable(manual):
+    owner = Owner()
+    owner.timer = Timer(1, heap=manual)
+    owner.ticker = Ticker(1, heap=manual)
+    owner.me = owner
+    reference = weakref.ref(owner)
+    del owner
+    assert freed(reference)
+    assert len(manual) == 0
+
+
+def test_a_cycle_through_the_heaps_own_hook_is_collectable():
+    class Reporter:
+        def __init__(self):
+            self.heap = ManualHeap(on_error=self.report)
+
+        def report(self, exc, timer):
+            pass
+
+    reference = weakref.ref(Reporter())
+    assert freed(reference)
+
+
+def test_a_pending_cycle_goes_with_its_manual_heap():
+    """A heap nobody can drive fires nothing: then it and its timers are a plain cycle."""
+    owner = Owner()
+    owner.heap = ManualHeap()
+    owner.timer = AfterFunc(1, owner.callback, heap=owner.heap)
+    owner.timer.stop()
+    reference = weakref.ref(owner)
+    del owner
+    assert freed(reference)
+
+
+# Counting bytes.
+
+
+def test_an_empty_heap_counts_no_timer(manual):
+    assert len(manual) == 0
+    assert 0 <= manual.nbytes < 65536
+    manual.check()
+
+
+def test_one_timer_counts(manual):
+    before = manual.nbytes
+    timer = AfterFunc(1, int, heap=manual)
+    assert len(manual) == 1
+    assert manual.nbytes > before
+    assert timer.active
+    manual.check()
+
+
+def test_a_million_timers_count_at_most_104_bytes_each_with_their_handles():
+    heap = ManualHeap()
+    before = heap.nbytes
+    timers = [AfterFunc(FAR, int, heap=heap) for _ in range(ONE_MILLION)]
+    assert len(heap) == ONE_MILLION
+    heap.check()
+    # The native arrays grow in steps: a step more than the timers need is allowed.
+    assert 96 * ONE_MILLION <= heap.nbytes - before <= 104 * ONE_MILLION + 2**20
+    assert sum(timer.stop() for timer in timers) == ONE_MILLION
+    assert len(heap) == 0
+    heap.check()
+    timers.clear()
+    assert heap.nbytes - before < 2**20
+
+
+def test_a_million_dropped_timers_count_at_most_56_bytes_each():
+    heap = ManualHeap()
+    before = heap.nbytes
+    for _ in range(ONE_MILLION):
+        AfterFunc(FAR, int, heap=heap)
+    assert len(heap) == ONE_MILLION
+    heap.check()
+    assert 56 * ONE_MILLION <= heap.nbytes - before <= 56 * ONE_MILLION + 2**20
+    heap.advance(FAR)
+    assert len(heap) == 0
+    heap.check()
+    assert heap.nbytes - before < 2**20
+
+
+def test_a_million_dropped_timers_return_their_memory_to_the_system():
+    out = run_ok("""
+        import os
+        from timerheap import AfterFunc
+        from timerheap.testing import ManualHeap
+
+        def resident():
+            with open("/proc/self/statm") as statm:
+                return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+        heap = ManualHeap()
+        before = resident()
+        for _ in range(1_000_000):
+            AfterFunc(3600, int, heap=heap)
+        full = resident() - before
+        heap.advance(3600)
+        print(full // 10**6, (resident() - before) // 10**6)
+    """)
+    full, left = map(int, out.split())
+    assert 40 < full < 80
+    assert left < 20
+
+
+def test_churn_does_not_grow_a_heap(manual):
+    def churn():
+        for _ in range(1000):
+            timers = [AfterFunc(FAR, int, n, heap=manual) for n in range(100)]
+            for timer in timers[::2]:
+                timer.reset(2 * FAR)
+            for timer in timers:
+                timer.stop()
+
+    churn()
+    before = manual.nbytes
+    blocks = sys.getallocatedblocks()
+    churn()
+    assert manual.nbytes == before
+    assert sys.getallocatedblocks() - blocks < 200
+    assert len(manual) == 0
+
+
+def test_references_do_not_leak(manual):
+    """The counts of what is passed in come back to where they were."""
+    owner = Owner()
+    args = [object() for _ in range(3)]
+    watched = [owner, *args, manual, Owner.callback]
+    before = [sys.getrefcount(each) for each in watched]
+    for round_ in range(300):
+        for count in range(4):
+            timer = AfterFunc(1, owner.callback, *args[:count], heap=manual)
+            if round_ % 3 == 0:
+                timer.stop()
+            elif round_ % 3 == 1:
+                timer.reset(2)
+            del timer
+        Timer(1, heap=manual).c.poll()
+        Ticker(1, heap=manual).stop()
+    manual.advance(10)
+    gc.collect()
+    assert [sys.getrefcount(each) for each in watched] == before
+
+
+def test_dropped_channel_timers_leave_nothing(manual):
+    before = manual.nbytes
+    for _ in range(10_000):
+        Timer(FAR, heap=manual)
+        Ticker(FAR, heap=manual)
+        after(FAR)
+    assert len(manual) == 0
+    assert manual.nbytes - before < 65536
+
+
+def test_a_closed_and_dropped_heap_is_freed():
+    for kind in (TimerHeap, ManualHeap):
+
+        class Heap(kind):
+            pass
+
+        heap = Heap()
+        AfterFunc(0, int, heap=heap)
+        timer = AfterFunc(FAR, int, heap=heap)
+        heap.close()
+        reference = weakref.ref(heap)
+        del heap
+        timer.stop()
+        del timer
+        wait_until(lambda reference=reference: freed(reference))
+
+
+def test_a_handle_keeps_its_heap_usable():
+    timer = AfterFunc(1, int, heap=ManualHeap())
+    gc.collect()
+    assert timer.stop()
+    timer.reset(2)
+    assert timer.when == 2.0
+
+
+# Chains: the last one gone must not bring the C stack down.
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "heap.close()",
+        "heap.advance(3 * 10**6)",
+        "timer.stop(); del timer; heap.close()",
+        "timer.stop(); del timer; heap.advance(3 * 10**6)",
+    ],
+    ids=["closed", "fired", "last one stopped, closed", "last one stopped, fired"],
+)
+@pytest.mark.parametrize("delay", ["n", "10**6 - n", "1"], ids=["forth", "back", "together"])
+@pytest.mark.parametrize(
+    "link", ["int, timer", "int, timer, timer", "timer.stop"], ids=["argument", "two", "method"]
+)
+def test_a_chain_of_handles_is_freed_without_recursion(link, delay, end):
+    run_ok(f"""
+        import threading
+        from timerheap import AfterFunc
+        from timerheap.testing import ManualHeap
+
+        def scenario():
+            heap = ManualHeap(on_error=lambda exc, timer: None)
+            timer = AfterFunc(1, int, heap=heap)
+            for n in range(200_000):
+                timer = AfterFunc({delay}, {link}, heap=heap)
+            {end}
+            heap.check()
+            timer = None
+            heap.close()
+            assert len(heap) == 0
+            done.append(1)
+
+        done = []
+        threading.stack_size(256 * 1024)
+        thread = threading.Thread(target=scenario)
+        thread.start()
+        thread.join()
+        assert done
+    """)
+
+
+def test_a_chain_of_a_million_stopped_handles_is_freed_without_recursion():
+    """Each handle was stopped while the next one holds it: dropping the last drops them all."""
+    run_ok("""
+        import threading
+        from timerheap import AfterFunc, Timer
+        from timerheap.testing import ManualHeap
+
+        def scenario():
+            heap = ManualHeap()
+            timer = None
+            for _ in range(1_000_000):
+                timer = AfterFunc(1, print, timer, heap=heap)
+                timer.stop()
+            assert len(heap) == 0
+            del timer
+            heap.check()
+            done.append(1)
+
+        done = []
+        threading.stack_size(256 * 1024)
+        thread = threading.Thread(target=scenario)
+        thread.start()
+        thread.join()
+        assert done
+    """)

@@ -1,0 +1,100 @@
+"""What is installed: version, typing, signatures and help of a native module."""
+
+import importlib.metadata
+import inspect
+import pydoc
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import timerheap
+
+PUBLIC = {
+    "AfterFunc", "Channel", "Ticker", "Timer", "TimerHeap",
+    "after", "default_heap", "select", "sleep", "tick",
+}  # fmt: skip
+
+SIGNATURES = {
+    "Timer": "(delay, *, heap=None)",
+    "Timer.stop": "(self, /)",
+    "Timer.reset": "(self, /, delay)",
+    "AfterFunc": "(delay, func, /, *args, context=None, heap=None)",
+    "Ticker": "(period, *, heap=None)",
+    "Ticker.stop": "(self, /)",
+    "Ticker.reset": "(self, /, period)",
+    "Channel.recv": "(self, /, timeout=None)",
+    "Channel.poll": "(self, /)",
+    "TimerHeap": "(name='timerheap', *, executor=None, on_error=None)",
+    "TimerHeap.stats": "(self, /)",
+    "TimerHeap.check": "(self, /)",
+    "TimerHeap.close": "(self, /)",
+    "after": "(delay)",
+    "tick": "(period)",
+    "sleep": "(delay)",
+    "select": "(*channels, timeout=None)",
+    "default_heap": "()",
+}
+
+
+def find(path):
+    thing = timerheap
+    for name in path.split("."):
+        thing = getattr(thing, name)
+    return thing
+
+
+def test_version_is_stated_once():
+    assert timerheap.__version__ == importlib.metadata.version("timerheap")
+
+
+def test_all_is_the_public_surface():
+    assert set(timerheap.__all__) == PUBLIC
+    names = {}
+    exec("from timerheap import *", names)
+    assert names.keys() >= PUBLIC
+
+
+def test_types_are_shipped():
+    package = Path(timerheap.__file__).parent
+    assert (package / "py.typed").exists()
+    assert (package / "_core.pyi").exists()
+    shipped = {file.suffix for file in importlib.metadata.files("timerheap")}
+    assert not shipped & {".c", ".h", ".pyx", ".pxi"}
+
+
+@pytest.mark.parametrize(("path", "signature"), SIGNATURES.items())
+def test_signature_is_visible(path, signature):
+    def plain(text):
+        # A method may show self by position only or not: callers cannot tell.
+        return text.replace("(self, /", "(self").replace(", /, delay)", ", delay)")
+
+    assert plain(str(inspect.signature(find(path)))) == plain(signature)
+
+
+@pytest.mark.parametrize(
+    "path", [*SIGNATURES, "Channel", "Timer.active", "Timer.when", "Timer.c", "Ticker.period",
+             "TimerHeap.nbytes"]
+)  # fmt: skip
+def test_docstring_is_visible(path):
+    assert inspect.getdoc(find(path))
+
+
+def test_help_reads_as_a_page():
+    page = pydoc.plain(pydoc.render_doc(timerheap))
+    for name in PUBLIC:
+        assert name in page
+
+
+def test_import_starts_no_thread_and_loads_nothing_heavy():
+    code = (
+        "import sys, threading; before = set(sys.modules); import timerheap;"
+        "print(threading.active_count(), *sorted(set(sys.modules) - before))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    threads, *modules = answer.stdout.split()
+    assert threads == "1"
+    assert not {"asyncio", "argparse", "concurrent.futures", "typing", "logging"} & set(modules)

@@ -1,0 +1,217 @@
+"""One worker a heap, however many timers and threads use it."""
+
+import os
+import random
+import threading
+
+from helpers import FAR, balance, run_ok, run_threads, wait_until
+
+from timerheap import AfterFunc, Ticker, Timer, TimerHeap, default_heap, sleep
+
+
+def names():
+    return [thread.name for thread in threading.enumerate()]
+
+
+def native_threads():
+    return len(os.listdir("/proc/self/task"))
+
+
+def test_a_heap_without_timers_has_no_thread():
+    before = native_threads()
+    heap = TimerHeap("idle")
+    assert native_threads() == before
+    assert "idle" not in names()
+    heap.close()
+
+
+def test_the_first_timer_starts_the_worker_named_after_its_heap(heap):
+    before = threading.active_count()
+    AfterFunc(FAR, print, heap=heap)
+    wait_until(lambda: "test" in names())
+    assert threading.active_count() == before + 1
+
+
+def test_the_worker_is_a_daemon(heap):
+    AfterFunc(FAR, print, heap=heap)
+    wait_until(lambda: "test" in names())
+    [worker] = [thread for thread in threading.enumerate() if thread.name == "test"]
+    assert worker.daemon
+    assert worker.is_alive()
+
+
+def test_ten_thousand_timers_add_one_thread(heap):
+    before, native = threading.active_count(), native_threads()
+    timers = [AfterFunc(FAR, print, heap=heap) for _ in range(10_000)]
+    assert threading.active_count() == before + 1
+    assert native_threads() == native + 1
+    assert all(timer.stop() for timer in timers)
+
+
+def test_channels_and_tickers_add_no_more(heap):
+    AfterFunc(FAR, print, heap=heap)
+    wait_until(lambda: "test" in names())
+    before = native_threads()
+    timers = [Timer(FAR, heap=heap) for _ in range(1000)]
+    tickers = [Ticker(FAR, heap=heap) for _ in range(1000)]
+    assert native_threads() == before
+    assert len(heap) == 1 + len(timers) + len(tickers)
+
+
+def test_all_callbacks_of_a_heap_run_on_one_thread(heap):
+    idents = []
+    for number in range(1000):
+        AfterFunc(number * 1e-5, lambda: idents.append(threading.get_ident()), heap=heap)
+    wait_until(lambda: len(idents) == 1000)
+    assert len(set(idents)) == 1
+
+
+def test_callbacks_run_one_after_another(heap):
+    inside = []
+    overlaps = []
+
+    def callback():
+        inside.append(1)
+        sleep(1e-4)
+        overlaps.append(len(inside))
+        inside.pop()
+
+    for _ in range(100):
+        AfterFunc(0, callback, heap=heap)
+    wait_until(lambda: len(overlaps) == 100)
+    assert overlaps == [1] * 100
+
+
+def test_each_heap_has_its_own_worker():
+    with TimerHeap("one") as one, TimerHeap("other") as other:
+        AfterFunc(FAR, print, heap=one)
+        AfterFunc(FAR, print, heap=other)
+        wait_until(lambda: {"one", "other"} <= set(names()))
+
+
+def test_the_first_timer_of_many_threads_starts_one_worker():
+    for _ in range(20):
+        with TimerHeap("contended") as heap:
+            run_threads(8, lambda _, heap=heap: AfterFunc(FAR, print, heap=heap))
+            wait_until(lambda: "contended" in names())
+            assert names().count("contended") == 1
+            assert len(heap) == 8
+
+
+def test_close_ends_the_worker():
+    heap = TimerHeap("ending")
+    AfterFunc(FAR, print, heap=heap)
+    wait_until(lambda: "ending" in names())
+    heap.close()
+    wait_until(lambda: "ending" not in names())
+
+
+def test_a_closed_and_dropped_heap_leaves_no_thread_behind():
+    before = native_threads()
+    heap = TimerHeap("dropped")
+    AfterFunc(0, int, heap=heap)
+    heap.close()
+    del heap
+    wait_until(lambda: native_threads() == before)
+
+
+def test_the_default_heap_is_made_once():
+    assert len(set(run_threads(8, lambda _: id(default_heap())))) == 1
+    assert default_heap().name == "timerheap"
+
+
+def test_an_idle_worker_does_not_wake():
+    """A far deadline costs nothing: no context switch of the worker in half a second."""
+    run_ok("""
+        import threading, time
+        from timerheap import AfterFunc
+        timers = [AfterFunc(3600, print) for _ in range(1000)]
+        [worker] = [t for t in threading.enumerate() if t is not threading.main_thread()]
+
+        def switches():
+            with open(f"/proc/self/task/{worker.native_id}/status") as status:
+                return sum(int(line.split()[1]) for line in status if "ctxt_switches" in line)
+
+        time.sleep(0.2)
+        before = switches()
+        time.sleep(0.5)
+        assert switches() - before <= 2, (before, switches())
+    """)
+
+
+def test_eight_threads_arming_stopping_and_resetting_lose_nothing(heap, fast_switching):
+    shared = [AfterFunc(FAR, int, heap=heap) for _ in range(50)]
+    runs = []
+
+    def work(index):
+        chance = random.Random(index)
+        mine = []
+        arms = cancels = 0
+        for _ in range(2500):
+            choice = chance.random()
+            if choice < 0.3:
+                mine.append(AfterFunc(chance.random() * 1e-3, runs.append, 1, heap=heap))
+                arms += 1
+            elif choice < 0.4 and mine:
+                mine.pop(chance.randrange(len(mine)))
+            elif choice < 0.6:
+                cancels += chance.choice(shared).stop()
+            elif choice < 0.8:
+                cancels += chance.choice(shared).reset(chance.choice([1e-4, 1e-3, FAR]))
+                arms += 1
+            elif mine:
+                timer = chance.choice(mine)
+                if choice < 0.9:
+                    cancels += timer.stop()
+                else:
+                    cancels += timer.reset(chance.random() * 1e-3)
+                    arms += 1
+        return arms, cancels
+
+    totals = [sum(column) for column in zip(*run_threads(8, work), strict=True)]
+    arms, cancels = totals[0] + len(shared), totals[1]
+    cancels += sum(timer.stop() for timer in shared)
+    wait_until(lambda: len(heap) == 0)
+    wait_until(lambda: heap.stats()["fired"] == arms - cancels)
+    stats = heap.stats()
+    assert (stats["arms"], stats["cancelled"]) == (arms, cancels)
+    assert balance(heap) == 0
+    heap.check()
+
+
+def test_trace_and_profile_functions_see_callbacks():
+    """A debugger, a profiler or coverage set for all threads sees what runs on the worker."""
+    out = run_ok("""
+        import threading
+        from timerheap import AfterFunc
+        seen, done = set(), threading.Event()
+
+        def watch(frame, event, arg):
+            seen.add((frame.f_code.co_name, event))
+            return watch
+
+        threading.settrace(watch)
+        threading.setprofile(lambda frame, event, arg: seen.add((frame.f_code.co_name, "p")))
+
+        def callback():
+            done.set()
+
+        AfterFunc(0, callback)
+        assert done.wait(30)
+        print(("callback", "call") in seen, ("callback", "p") in seen)
+    """)
+    assert out == "True True\n"
+
+
+def test_thread_locals_of_the_worker_last(heap):
+    local = threading.local()
+    seen = []
+
+    def callback():
+        local.count = getattr(local, "count", 0) + 1
+        seen.append(local.count)
+
+    for number in range(1, 6):
+        AfterFunc(0, callback, heap=heap)
+        wait_until(lambda number=number: len(seen) == number)
+    assert seen == [1, 2, 3, 4, 5]
