@@ -18,6 +18,7 @@
 
 #include "clock.h"
 #include "pages.h"
+#include "slab.h"
 #include "timer.h"
 
 /* Keys are stored from the fourth 16-byte place of the mapping on: the children of i, 4i + 1 to 4i + 4, then
@@ -26,18 +27,6 @@
 #define TH_KEYS_MAX ((size_t)UINT32_MAX) /* th_timer.pos has 32 bits */
 
 #define TH_LINGER 16 /* a power of two: stopped timers whose keys are on their way out */
-
-#define TH_CHUNK ((size_t)256 << 10)
-
-/* A slab chunk: TH_CHUNK bytes on a TH_CHUNK boundary, so that a slot finds its chunk by masking its address. */
-typedef struct th_chunk {
-    struct th_chunk *prev, *next; /* the core's list of chunks with a free slot; guard M */
-    th_timer *free;               /* freed slots, linked through func */
-    uint32_t used;                /* slots in use */
-    uint32_t fresh;               /* slots never used start here: untouched memory is not resident */
-} th_chunk;
-
-#define TH_SLOTS ((uint32_t)((TH_CHUNK - sizeof(th_chunk)) / sizeof(th_timer)))
 
 typedef struct th_core {
     pthread_mutex_t mutex;
@@ -54,9 +43,7 @@ typedef struct th_core {
     size_t stops;            /* stopped[stops % TH_LINGER] is the oldest; guard M */
     size_t lingering;        /* entries of stopped that are not NULL; guard M */
 
-    th_chunk *partial;       /* chunks with a free slot; guard M */
-    size_t chunks;           /* chunks mapped */
-    size_t orphans;          /* slots in use */
+    th_slab orphans;         /* records whose handle is gone; guard M */
 
     th_entry *run;           /* due timers in firing order; the worker's own, but see TH_PINNED */
     size_t run_len, run_cap;

@@ -56,6 +56,18 @@ typedef struct th_timer {
 
 _Static_assert(sizeof(th_timer) == 40, "a timer record is 40 bytes");
 
+/* The lingering key of t is out. The last access to t: whoever destroys the handle looks at the flags without M, and
+ * frees the record when it finds this one cleared. */
+static inline void th_taken_out(th_timer *t)
+{
+    __atomic_store_n(&t->flags, (uint16_t)(t->flags & ~TH_LINGERS), __ATOMIC_RELEASE);
+}
+
+static inline uint16_t th_flags(const th_timer *t)
+{
+    return __atomic_load_n(&t->flags, __ATOMIC_ACQUIRE);
+}
+
 /* One entry of the heap's order. when is a lower bound of timer->when: a reset to a later deadline leaves
  * the key where it is ("stale"), and the key is brought up to date when it surfaces. Never later than the truth. */
 typedef struct th_key {

@@ -7,6 +7,7 @@ Reading order, each part using only those above it:
     csrc/clock.h      the clock and saturating arithmetic
     csrc/timer.h      the 40-byte timer record, its states and who guards them
     csrc/pages.h      memory from the kernel
+    csrc/slab.h       slots of one size in it
     csrc/core.h       one heap's native state, its mutex, how the worker parks
     csrc/channel.h    channel timers and their blocked receivers
     _heap.pxi         the 4-ary heap: siftup, siftdown, collect, sort, check    <- deadlines are compared
@@ -49,6 +50,7 @@ cdef extern from *:
     #define th_raise_pending() (PyErr_Occurred() ? -1 : 0)
     #define th_tuple_items(t) (&PyTuple_GET_ITEM(t, 0))
     #define th_prefetch(p) __builtin_prefetch((p), 1)
+    #define th_set_alloc(type, alloc) ((type)->tp_alloc = (alloc))
     """
     const bint FREE_THREADED "TH_FREE_THREADED"
     const size_t COLLECTOR_BYTES "TH_COLLECTOR_BYTES"
@@ -77,6 +79,8 @@ cdef extern from "timer.h" nogil:
         uint64_t seq
         void* func
         void* args
+    void th_taken_out(th_timer* t)
+    uint16_t th_flags(const th_timer* t)
     ctypedef struct th_key:
         int64_t when
         th_timer* timer
@@ -98,27 +102,26 @@ cdef extern from "clock.h" nogil:
 
 cdef extern from "pages.h" nogil:
     const size_t TH_PAGE
-    const size_t TH_HUGE
-    const int PROT_READ
-    const int PROT_WRITE
-    void* th_map_aligned(size_t size, size_t align, int prot)
     void th_unmap(void* base, size_t size)
     void* th_remap(void* base, size_t old, size_t size)
+
+cdef extern from "slab.h" nogil:
+    const size_t TH_CHUNK
+    ctypedef struct th_chunk:
+        pass
+    ctypedef struct th_slab:
+        th_chunk* partial
+        size_t used
+    void* th_slab_alloc(th_slab* slab, size_t size)
+    void th_slab_free(th_slab* slab, void* slot, size_t size)
+    size_t th_slab_bytes(const th_slab* slab, size_t size)
 
 cdef extern from "core.h" nogil:
     const size_t TH_KEY_PAD
     const size_t KEYS_MAX "TH_KEYS_MAX"
-    const size_t TH_CHUNK
     const size_t TH_LINGER
-    const uint32_t TH_SLOTS
     ctypedef struct sigset_t:
         pass
-    ctypedef struct th_chunk:
-        th_chunk* prev
-        th_chunk* next
-        th_timer* free
-        uint32_t used
-        uint32_t fresh
     ctypedef struct th_core:
         int64_t wake_at
         th_key* keys
@@ -129,9 +132,7 @@ cdef extern from "core.h" nogil:
         th_timer** stopped
         size_t stops
         size_t lingering
-        th_chunk* partial
-        size_t chunks
-        size_t orphans
+        th_slab orphans
         th_entry* run
         size_t run_len
         size_t run_cap
@@ -180,6 +181,52 @@ cdef extern from "core.h" nogil:
     void th_mask_for_start(th_core* c)
     void th_unmask_after_start(sigset_t* mask)
     void th_count(size_t* counter, int by)
+
+cdef extern from *:
+    """
+    /* The memory of Timer handles, collector header included. malloc's own page is small and the collector's
+     * allocator counts: handles have a slab instead, which leaves the collector's layout as it expects it, the two
+     * links right before the object. A handle is not counted towards the next collection; a cycle through one has
+     * another container in it, which is. Without a GIL the collector finds its objects by their memory, and
+     * AddressSanitizer knows the memory of malloc: both get what CPython gives. */
+    #define TH_TIMER_SIZE (sizeof(PyObject) + sizeof(void *) + sizeof(th_timer)) /* object, heap, record */
+
+    #if TH_FREE_THREADED || defined(__SANITIZE_ADDRESS__)
+    #define th_new_timer(type) ((PyObject *)PyObject_GC_New(PyObject, type))
+    #define th_del_timer(o) PyObject_GC_Del(o)
+    #else
+    static th_slab th_handles; /* guard: the GIL */
+
+    static inline PyObject *th_new_timer(PyTypeObject *type)
+    {
+        uint64_t *slot = th_slab_alloc(&th_handles, TH_COLLECTOR_BYTES + TH_TIMER_SIZE);
+        if (slot == NULL)
+            return PyErr_NoMemory();
+        slot[0] = slot[1] = 0; /* not tracked */
+        return PyObject_Init((PyObject *)(slot + 2), type);
+    }
+
+    static inline void th_del_timer(PyObject *o)
+    {
+        th_slab_free(&th_handles, (char *)o - TH_COLLECTOR_BYTES, TH_COLLECTOR_BYTES + TH_TIMER_SIZE);
+    }
+    #endif
+
+    /* tp_alloc: cleared, and not tracked either. */
+    static PyObject *th_alloc_timer(PyTypeObject *type, Py_ssize_t items)
+    {
+        PyObject *o = th_new_timer(type);
+        (void)items;
+        if (o != NULL)
+            memset(o + 1, 0, TH_TIMER_SIZE - sizeof(PyObject));
+        return o;
+    }
+    """
+    const Py_ssize_t TH_TIMER_SIZE
+    PyObject* th_new_timer(PyTypeObject* type)
+    void th_del_timer(PyObject* o)
+    PyObject* th_alloc_timer(PyTypeObject* type, Py_ssize_t items)
+    void set_alloc "th_set_alloc"(PyTypeObject* type, void* alloc)
 
 cdef extern from "channel.h" nogil:
     int EINTR
@@ -235,7 +282,6 @@ cdef extern from "Python.h":
     void gc_track "PyObject_GC_Track"(PyObject* o)
     void gc_untrack "PyObject_GC_UnTrack"(PyObject* o)
     bint gc_tracked "PyObject_GC_IsTracked"(PyObject* o)
-    void gc_del "PyObject_GC_Del"(PyObject* o)
     bint PyFloat_CheckExact(object o)
     double PyFloat_AS_DOUBLE(object o)
     double PyFloat_AsDouble(object o) except? -1.0

@@ -12,7 +12,7 @@
 #      which is one cache line instead of three, and the key is sifted when it reaches the root.
 #   4. Every run entry from run_head on points at a PINNED record, every PINNED record has such an entry.
 #   5. A key whose timer is not ARMED belongs to a stopped timer that LINGERS, and is known to core.stopped.
-#   6. live == len - lingering + the DUE timers of the run;  orphans == slots in use.
+#   6. live == len - lingering + the DUE timers of the run;  orphans.used == orphans in the heap and in the run.
 #
 # The order among equal deadlines is not the heap's business: what is due is collected as one run,
 # and the run is sorted by (when, seq). That keeps the heap's comparison at one int64.
@@ -119,64 +119,11 @@ cdef inline void shrink_keys(th_core* c) noexcept nogil:
         resize_keys(c, c.cap >> 1)
 
 
-cdef th_timer* slab_alloc(th_core* c) noexcept nogil:
-    """A free slot for an orphan, or NULL when there is no memory."""
-    cdef th_chunk* chunk = c.partial
-    cdef th_timer* slot
-    if chunk == NULL:
-        chunk = <th_chunk*>th_map_aligned(TH_CHUNK, TH_CHUNK, PROT_READ | PROT_WRITE)
-        if chunk == NULL:
-            return NULL
-        c.chunks += 1
-        c.partial = chunk
-    if chunk.free != NULL:
-        slot = chunk.free
-        chunk.free = <th_timer*>slot.func
-    else:
-        slot = <th_timer*>(chunk + 1) + chunk.fresh
-        chunk.fresh += 1
-    chunk.used += 1
-    if chunk.used == TH_SLOTS:
-        c.partial = chunk.next
-        if chunk.next != NULL:
-            chunk.next.prev = NULL
-        chunk.next = NULL
-    c.orphans += 1
-    return slot
-
-
-cdef void slab_free(th_core* c, th_timer* slot) noexcept nogil:
-    """Return an orphan's slot; the last slot of a chunk returns the chunk to the system."""
-    cdef th_chunk* chunk = <th_chunk*>(<size_t>slot & ~(TH_CHUNK - 1))
-    slot.func = chunk.free
-    chunk.free = slot
-    c.orphans -= 1
-    if chunk.used == TH_SLOTS:
-        chunk.prev = NULL
-        chunk.next = c.partial
-        if c.partial != NULL:
-            c.partial.prev = chunk
-        c.partial = chunk
-    chunk.used -= 1
-    if chunk.used == 0 and (chunk.next != NULL or chunk.prev != NULL):
-        # The only chunk with free slots stays: a heap that goes back and forth between 0 and 1 maps
-        # nothing.
-        if chunk.prev != NULL:
-            chunk.prev.next = chunk.next
-        else:
-            c.partial = chunk.next
-        if chunk.next != NULL:
-            chunk.next.prev = chunk.prev
-        c.chunks -= 1
-        th_unmap(chunk, TH_CHUNK)
-
-
 cdef size_t native_bytes(th_core* c) noexcept nogil:
     """Resident bytes of keys, run and slab.  Mapped and never touched is not resident."""
     cdef size_t keys = key_bytes_for(c.key_peak) if c.key_peak else 0
     cdef size_t run = c.run_cap * sizeof(th_entry)
-    cdef size_t slab = c.orphans * sizeof(th_timer) + c.chunks * sizeof(th_chunk)
-    return keys + run + slab
+    return keys + run + th_slab_bytes(&c.orphans, sizeof(th_timer))
 
 
 # ---- single timers --------------------------------------------------------------------------------------------------
@@ -233,8 +180,8 @@ cdef inline void take_out(th_core* c, th_timer* t) noexcept nogil:
     """Take the key of a lingering timer out now."""
     c.stopped[t.seq] = NULL
     c.lingering -= 1
-    t.flags &= ~TH_LINGERS
     remove_at(c, t.pos)
+    th_taken_out(t)
 
 
 cdef inline void settle(th_core* c) noexcept nogil:
@@ -571,8 +518,8 @@ cdef bint check_heap(th_core* c, fault* f) noexcept nogil:
         return fails(f, b"lingering keys miscounted", 0, <int64_t>c.lingering, <int64_t>lingering)
     if c.live != c.len - lingering + due:
         return fails(f, b"live timers miscounted", 0, <int64_t>c.live, <int64_t>(c.len - lingering + due))
-    if c.orphans != orphans:
-        return fails(f, b"orphans miscounted", 0, <int64_t>c.orphans, <int64_t>orphans)
+    if c.orphans.used != orphans:
+        return fails(f, b"orphans miscounted", 0, <int64_t>c.orphans.used, <int64_t>orphans)
     return True
 
 

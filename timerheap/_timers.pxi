@@ -1,9 +1,10 @@
 # TimerHeap, and the function timers: Timer and AfterFunc.
 #
 # A Timer handle is 64 bytes of object over a 16-byte collector header: the heap and the 40-byte
-# record. Its type is laid out by Cython and finished by hand (finish_timer_type), because three of
-# its slots depend on the state of the record:
+# record. Its type is laid out by Cython and finished by hand (finish_timer_type): handles have
+# their own memory, and three slots depend on the state of the record:
 #
+#   tp_alloc      takes a slot of the handles' slab
 #   tp_traverse   reveals func and args only while the timer is IDLE
 #   tp_clear      likewise
 #   tp_dealloc    leaves the record behind, in a slab slot or in place, when the heap or the run still points at it
@@ -16,14 +17,9 @@ cdef extern from *:
     static __thread int th_depth;         /* releases nested in this thread */
     static __thread PyObject *th_later;   /* handles put off because of that, linked through t.when */
 
-    static inline PyObject *th_new_timer(PyTypeObject *type)
-    {
-        return (PyObject *)PyObject_GC_New(PyObject, type);
-    }
     """
     int th_depth
     PyObject* th_later
-    PyObject* th_new_timer(PyTypeObject* type)
 
 cdef TimerHeap the_default = None
 cdef size_t TIMER_BYTES = (<PyTypeObject*>Timer).tp_basicsize + COLLECTOR_BYTES
@@ -145,8 +141,8 @@ cdef class TimerHeap:
             drop_call(record.func, record.args, record.flags)
         th_unmap(c.keys - TH_KEY_PAD if c.keys != NULL else NULL, c.key_bytes)
         th_unmap(c.run, run_bytes(c))
-        if c.partial != NULL:
-            th_unmap(c.partial, TH_CHUNK)
+        if c.orphans.partial != NULL:
+            th_unmap(c.orphans.partial, TH_CHUNK)
         th_destroy_locks(c)
         free(c)
 
@@ -273,9 +269,9 @@ cdef void free_armed(th_core* c) noexcept:
     cdef th_timer* t = c.keys[c.len - 1].timer
     c.len -= 1
     if t.flags & TH_ORPHAN:
-        slab_free(c, t)
+        th_slab_free(&c.orphans, t, sizeof(th_timer))
     else:
-        gc_del(handle_of(t))
+        th_del_timer(handle_of(t))
 
 
 def default_heap():
@@ -340,7 +336,6 @@ cdef class Timer:
 
     def __cinit__(self, delay, *, heap=None):
         init_channel_timer(self, delay, heap)
-        gc_untrack(<PyObject*>self)
 
     def stop(self):
         """Cancel the timer. True if this call did: then the function will not run, and no receive
@@ -582,7 +577,7 @@ cdef int timer_let_go(PyObject* self) noexcept:
     cdef uint16_t flags
     if (<Timer>self).heap is None:
         return True
-    if t.state == TH_IDLE and not t.flags & (TH_PINNED | TH_LINGERS) and not FREE_THREADED:
+    if t.state == TH_IDLE and not th_flags(t) & (TH_PINNED | TH_LINGERS) and not FREE_THREADED:
         return True
     c = (<Timer>self).heap.core
     th_lock(c)
@@ -593,7 +588,7 @@ cdef int timer_let_go(PyObject* self) noexcept:
         th_unlock(c)
         return True
     if t.state == TH_ARMED and not (flags & TH_PINNED):
-        orphan = slab_alloc(c)
+        orphan = <th_timer*>th_slab_alloc(&c.orphans, sizeof(th_timer))
         if orphan != NULL:
             orphan[0] = t[0]
             orphan.flags |= TH_ORPHAN
@@ -623,7 +618,7 @@ cdef void timer_release(PyObject* self) noexcept:
         th_count(&(<Timer>self).heap.core.handles, -1)
     drop_call(t.func, t.args, t.flags)
     xdecref(heap)
-    gc_del(self)
+    th_del_timer(self)
 
 
 cdef void timer_dealloc(PyObject* self) noexcept:
@@ -648,11 +643,14 @@ cdef void timer_dealloc(PyObject* self) noexcept:
     th_depth -= 1
 
 
-cdef void finish_timer_type() noexcept:
+cdef int finish_timer_type() except -1:
     cdef PyTypeObject* type = <PyTypeObject*>Timer
+    assert type.tp_basicsize == TH_TIMER_SIZE
+    set_alloc(type, <void*>th_alloc_timer)
     type.tp_dealloc = <destructor><void*>timer_dealloc
     type.tp_traverse = <traverseproc><void*>timer_traverse
     type.tp_clear = <inquiry><void*>timer_clear
+    return 0
 
 
 # ---- AfterFunc ------------------------------------------------------------------------------------------------------

@@ -195,10 +195,10 @@ cdef void free_record(th_core* c, th_timer* t) noexcept:
     """Free the memory of an orphan or a carcass whose func and args have been moved out."""
     if t.flags & TH_ORPHAN:
         th_lock(c)
-        slab_free(c, t)
+        th_slab_free(&c.orphans, t, sizeof(th_timer))
         th_unlock(c)
     else:
-        gc_del(handle_of(t))
+        th_del_timer(handle_of(t))
 
 
 cdef void launch(TimerHeap heap, bint fire) noexcept:
@@ -473,10 +473,10 @@ cdef int let_all_go(TimerHeap heap) except -1:
         if record.flags & (TH_ORPHAN | TH_CARCASS):
             t.func = t.args = NULL
             if record.flags & TH_ORPHAN:
-                slab_free(c, t)
+                th_slab_free(&c.orphans, t, sizeof(th_timer))
             th_unlock(c)
             if record.flags & TH_CARCASS and not record.flags & TH_PINNED:
-                gc_del(handle_of(t))
+                th_del_timer(handle_of(t))
             drop_call(record.func, record.args, record.flags)
         else:
             th_unlock(c)

@@ -1,0 +1,103 @@
+/* Slots of one size, in chunks straight from the kernel: records without a handle (40 bytes, a slab a heap), and
+ * handles (80 bytes, one slab for the process).
+ *
+ * Why not malloc: a slot costs a few instructions and no header, untouched memory is not resident, and a chunk goes
+ * back to the system with its last slot. A chunk lies on a boundary of its own size, so that a slot finds it by
+ * masking its address.
+ *
+ * Guard: none here. The owner of a slab says what guards it.
+ */
+#ifndef TIMERHEAP_SLAB_H
+#define TIMERHEAP_SLAB_H
+
+#include <stdint.h>
+
+#include "pages.h"
+
+#define TH_CHUNK ((size_t)1 << 20)
+
+typedef struct th_slot {
+    struct th_slot *next; /* of a free slot */
+} th_slot;
+
+typedef struct th_chunk {
+    struct th_chunk *prev, *next; /* the slab's list of chunks with a free slot */
+    th_slot *free;                /* slots given back */
+    uint32_t used;                /* slots in use */
+    uint32_t fresh;               /* slots never used start here: untouched memory is not resident */
+} th_chunk;
+
+typedef struct th_slab {
+    th_chunk *partial; /* chunks with a free slot */
+    size_t chunks;     /* chunks mapped */
+    size_t used;       /* slots in use */
+} th_slab;
+
+#define TH_SLOTS(size) ((uint32_t)((TH_CHUNK - sizeof(th_chunk)) / (size)))
+
+static inline int th_slab_grow(th_slab *slab)
+{
+    th_chunk *chunk = th_map_aligned(TH_CHUNK, TH_CHUNK);
+    if (chunk == NULL)
+        return 0;
+    slab->chunks++;
+    slab->partial = chunk;
+    return 1;
+}
+
+/* A slot of size bytes, not cleared, or NULL when there is no memory. size is the same in each call for a slab, a
+ * multiple of 8. */
+static inline void *th_slab_alloc(th_slab *slab, size_t size)
+{
+    if (slab->partial == NULL && !th_slab_grow(slab))
+        return NULL;
+    th_chunk *chunk = slab->partial;
+    th_slot *slot = chunk->free;
+    if (slot != NULL)
+        chunk->free = slot->next;
+    else
+        slot = (th_slot *)((char *)(chunk + 1) + size * chunk->fresh++);
+    slab->used++;
+    if (++chunk->used == TH_SLOTS(size)) {
+        slab->partial = chunk->next;
+        if (chunk->next != NULL)
+            chunk->next->prev = NULL;
+        chunk->next = NULL;
+    }
+    return slot;
+}
+
+static inline void th_slab_free(th_slab *slab, void *memory, size_t size)
+{
+    th_chunk *chunk = (th_chunk *)((uintptr_t)memory & ~(TH_CHUNK - 1));
+    th_slot *slot = memory;
+    slot->next = chunk->free;
+    chunk->free = slot;
+    slab->used--;
+    if (chunk->used-- == TH_SLOTS(size)) {
+        chunk->prev = NULL;
+        chunk->next = slab->partial;
+        if (slab->partial != NULL)
+            slab->partial->prev = chunk;
+        slab->partial = chunk;
+    }
+    /* The only chunk with free slots stays: going back and forth between 0 and 1 maps nothing. */
+    if (chunk->used == 0 && (chunk->next != NULL || chunk->prev != NULL)) {
+        if (chunk->prev != NULL)
+            chunk->prev->next = chunk->next;
+        else
+            slab->partial = chunk->next;
+        if (chunk->next != NULL)
+            chunk->next->prev = chunk->prev;
+        slab->chunks--;
+        th_unmap(chunk, TH_CHUNK);
+    }
+}
+
+/* Bytes in use, chunk headers included. */
+static inline size_t th_slab_bytes(const th_slab *slab, size_t size)
+{
+    return slab->used * size + slab->chunks * sizeof(th_chunk);
+}
+
+#endif
