@@ -313,11 +313,12 @@ cdef void collect(th_core* c, int64_t now) noexcept nogil:
     cdef size_t i
     cdef th_key key
     cdef th_timer* t
+    now = min(now, TH_NEVER - 1)            # even a clock that stands at the end makes nothing due there
     settle(c)
     while c.len > 0 and not c.closed:
         key = c.keys[0]
         t = key.timer
-        if t.when <= now and t.when != TH_NEVER:
+        if t.when <= now:
             if popped == budget or t.flags & TH_PINNED or not reserve_run(c, c.run_len + 1):
                 break
             enter_run(c, t)
