@@ -41,6 +41,9 @@ help:
 	@echo "make dist         sdist and wheel into dist/"
 	@echo "make develop      an editable install with every tool: . $(develop)/bin/activate"
 	@echo "make stress       the ledger under many threads        STRESS_ARGS='--seconds 60'"
+	@echo "make test-native  the C core against a model: gcc, sanitizers, a fixed share of random histories"
+	@echo "make fuzz         the same under libFuzzer             SECONDS=60, CLANG=clang-14"
+	@echo "make valgrind     the C core under memcheck and DRD"
 	@echo "make bench        ns per operation and bytes per timer, beside asyncio"
 	@echo "make clean        removes builds and environments"
 	@echo "PYTHON=$(PYTHON) chooses the interpreter"
@@ -61,7 +64,7 @@ test-release test-debug: test-%: $(venv)-%/.with-test $(venv)-%/.with-cli
 .PHONY: lint
 lint: $(release)/.with-lint
 	@$(call run,$(release)) -m ruff check .
-	@PATH="$(release)/bin:$$PATH" cython-lint timerheap
+	@PATH="$(release)/bin:$$PATH" cython-lint timerheap tests/native
 	@$(release)/bin/codespell
 
 .PHONY: types
@@ -81,6 +84,88 @@ develop: $(develop)/.editable
 .PHONY: stress
 stress: $(release)/.with-test
 	@$(call run,$(release)) tests/stress/ledger.py $(STRESS_ARGS)
+
+# The native core alone (tests/native/README.md): _heap.pxi as C, without Python. CLANG and its LLVM tools are one
+# version's; everything but `make fuzz` needs the C compiler only.
+CLANG ?= $(firstword $(notdir $(wildcard /usr/bin/clang-19 /usr/bin/clang-14 /usr/bin/clang)) clang)
+llvm = $(patsubst clang%,llvm-$(1)%,$(notdir $(CLANG)))
+SECONDS ?= 60
+SEED ?= 1
+native := build/native
+native_sources := $(native)/seam.c $(native)/constants.h $(wildcard tests/native/*.[ch] csrc/*.h)
+native_flags = -std=gnu11 -D_GNU_SOURCE -g -Itests/native -I$(native) -Icsrc \
+	-I$(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')
+# The module that Cython wraps around the heap is dropped, or at least never run: the heap needs nothing of Python.
+native_link := -no-pie -Wl,--gc-sections -Wl,--unresolved-symbols=ignore-in-object-files -lpthread
+native_cc = $(CC) $(native_flags) -Wall -Wextra -Werror -Wno-unused-parameter -Wno-missing-field-initializers \
+	-Wno-cast-function-type -ffunction-sections -fdata-sections
+native_clang = $(CLANG) $(native_flags) -Wno-everything -DNATIVE_NARROW
+
+.PHONY: test-native fuzz valgrind
+test-native: $(native)/replay-asan $(native)/replay $(native)/threads-tsan
+	@$(native)/replay-asan --runs 2000 --seed 1 tests/native/corpus/*
+	@$(native)/replay --runs 8 --seed 1
+	@$(native)/threads-tsan --operations 100000
+
+fuzz: $(native)/fuzz $(native)/replay-asan $(native)/replay-covered
+	@mkdir -p $(native)/found
+	@echo "fuzzing for $(SECONDS) s; the log is $(native)/fuzz.log"
+	@$(native)/fuzz -max_len=600 -timeout=20 -max_total_time=$(SECONDS) -print_final_stats=1 -artifact_prefix=$(native)/ \
+		$(native)/found tests/native/corpus >$(native)/fuzz.log 2>&1 || { tail -40 $(native)/fuzz.log; exit 1; }
+	@grep -E 'executed_units|exec_per_sec' $(native)/fuzz.log
+	@echo "what it found, under address and undefined:"
+	@find $(native)/found tests/native/corpus -type f | xargs $(native)/replay-asan
+	@LLVM_PROFILE_FILE=$(native)/covered.profraw sh -c \
+		'find $(native)/found tests/native/corpus -type f | xargs $(native)/replay-covered' >/dev/null
+	@$(call llvm,profdata) merge $(native)/covered.profraw -o $(native)/covered.profdata
+	@$(call llvm,cov) export $(native)/replay-covered -instr-profile=$(native)/covered.profdata \
+		| $(PYTHON) tests/native/coverage.py
+
+# th_signal comes after the unlock by design, so DRD's remark about that says nothing.
+valgrind: $(native)/replay-narrow $(native)/replay $(native)/threads
+	valgrind -q --error-exitcode=9 --leak-check=full $(native)/replay-narrow --runs 500 tests/native/corpus/*
+	valgrind -q --error-exitcode=9 --leak-check=full $(native)/replay --runs 2
+	valgrind -q --error-exitcode=9 --leak-check=full $(native)/threads --operations 50000
+	valgrind -q --error-exitcode=9 --tool=drd --report-signal-unlocked=no $(native)/threads --operations 50000
+
+$(native)/constants.h: timerheap/_core.pyx
+	@mkdir -p $(@D)
+	@sed -nE 's/^    ([A-Z_]+) = ([0-9][0-9 <]*[0-9]|[0-9]) .*/#define LIBRARY_\1 (\2)/p' $< >$@
+
+$(native)/seam.c: tests/native/seam.pyx timerheap/_heap.pxi $(venv)-native/.with-cython
+	@mkdir -p $(@D)
+	@$(venv)-native/bin/cython -3 -o $@ $<
+
+$(venv)-native/.with-cython: $(venv)-native/.created pyproject.toml
+	@$(call quietly,$(@D)/bin/python -m pip install "$$(sed -n 's/.*"\(cython==[^"]*\)".*/\1/p' pyproject.toml)")
+	@touch $@
+
+replay_sources := $(native)/seam.c tests/native/fuzz.c tests/native/replay.c
+
+$(native)/replay: $(native_sources)
+	@$(native_cc) -O2 $(replay_sources) $(native_link) -o $@
+
+$(native)/replay-narrow: $(native_sources)
+	@$(native_cc) -O2 -DNATIVE_NARROW $(replay_sources) $(native_link) -o $@
+
+$(native)/replay-asan: $(native_sources)
+	@$(native_cc) -O1 -DNATIVE_NARROW -fsanitize=address,undefined -fno-sanitize-recover=all $(replay_sources) \
+		$(native_link) -o $@
+
+$(native)/threads: $(native_sources)
+	@$(native_cc) -O1 -DNATIVE_PLAIN $(native)/seam.c tests/native/threads.c $(native_link) -o $@
+
+$(native)/threads-tsan: $(native_sources)
+	@$(native_cc) -O1 -DNATIVE_PLAIN -fsanitize=thread $(native)/seam.c tests/native/threads.c $(native_link) -o $@
+
+# Counters, not the comparisons: the model compares more than the fuzzer can use, at a fifth of the speed.
+$(native)/fuzz: $(native_sources)
+	@$(native_clang) -O2 -fsanitize-coverage=inline-8bit-counters,pc-table -c $(native)/seam.c -o $(native)/fuzz-seam.o
+	@$(native_clang) -O2 -fsanitize-coverage=inline-8bit-counters,pc-table -c tests/native/fuzz.c -o $(native)/fuzz-fuzz.o
+	@$(CLANG) -fsanitize=fuzzer $(native)/fuzz-seam.o $(native)/fuzz-fuzz.o $(native_link) -o $@
+
+$(native)/replay-covered: $(native_sources)
+	@$(native_clang) -O1 -fprofile-instr-generate -fcoverage-mapping $(replay_sources) $(native_link) -o $@
 
 .PHONY: bench
 bench: $(release)/.with-perf

@@ -14,7 +14,9 @@
 
 #include "pages.h"
 
+#ifndef TH_CHUNK
 #define TH_CHUNK ((size_t)1 << 20)
+#endif
 
 typedef struct th_slot {
     struct th_slot *next; /* of a free slot */
@@ -92,6 +94,13 @@ static inline void th_slab_free(th_slab *slab, void *memory, size_t size)
         slab->chunks--;
         th_unmap(chunk, TH_CHUNK);
     }
+}
+
+/* The end of a slab without used slots: the chunk that was kept goes as well. */
+static inline void th_slab_end(th_slab *slab)
+{
+    if (slab->partial != NULL)
+        th_unmap(slab->partial, TH_CHUNK);
 }
 
 /* Bytes in use, chunk headers included. */

@@ -106,14 +106,11 @@ cdef extern from "pages.h" nogil:
     void* th_remap(void* base, size_t old, size_t size)
 
 cdef extern from "slab.h" nogil:
-    const size_t TH_CHUNK
-    ctypedef struct th_chunk:
-        pass
     ctypedef struct th_slab:
-        th_chunk* partial
         size_t used
     void* th_slab_alloc(th_slab* slab, size_t size)
     void th_slab_free(th_slab* slab, void* slot, size_t size)
+    void th_slab_end(th_slab* slab)
     size_t th_slab_bytes(const th_slab* slab, size_t size)
 
 cdef extern from "core.h" nogil:

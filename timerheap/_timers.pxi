@@ -141,8 +141,7 @@ cdef class TimerHeap:
             drop_call(record.func, record.args, record.flags)
         th_unmap(c.keys - TH_KEY_PAD if c.keys != NULL else NULL, c.key_bytes)
         th_unmap(c.run, run_bytes(c))
-        if c.orphans.partial != NULL:
-            th_unmap(c.orphans.partial, TH_CHUNK)
+        th_slab_end(&c.orphans)
         th_destroy_locks(c)
         free(c)
 

@@ -1,0 +1,645 @@
+/* The heap against an array that is searched from end to end: a string of bytes is a history of calls.
+ *
+ * Each input is decoded into operations (see run_operation). Every operation is done twice: by the heap, through
+ * seam.pyx, and by the model, one `item` a timer, which knows the state, deadline and number of the current arming and
+ * whether a run entry points at the record. After every operation verify() asks check_heap and then compares all that
+ * the model knows with the record, the keys and the counters. At the end the heap is closed, and then
+ *
+ *     arms == fires + cancels,  no slot, no key and no run entry is left,  every byte mapped was unmapped.
+ *
+ * What the model demands of the operations themselves:
+ *
+ *   arm, reset     refused only when the system refused memory or the limit on the keys is reached, and then nothing
+ *                  has changed; never refused otherwise
+ *   collect        only what is due moves to the run, each timer once; all that is due moves, unless an allocation
+ *                  failed, a due timer still has an entry, or callers interfered; before parking the root is true
+ *   sort, launch   by (when, seq); a stopped timer's entry is void; nothing is launched twice
+ *   park           as long as nobody has signalled, nothing is armed for earlier than wake_at
+ *
+ * Where collect lets go of the mutex (native_unlock) the input may slip in operations of callers. mmap and mremap fail
+ * when the input says so. Handles are malloc'ed one by one: a sanitizer sees every access after their death.
+ *
+ * Deadlines are not negative: no clock of the library is.
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "native.h"
+
+/* valgrind 3.19 takes what mremap adds under MREMAP_FIXED for inaccessible. It is accessible, and nothing is in it. */
+#if __has_include(<valgrind/memcheck.h>)
+#include <valgrind/memcheck.h>
+#define mark_fresh(base, size) (void)VALGRIND_MAKE_MEM_UNDEFINED(base, size)
+#else
+#define mark_fresh(base, size) (void)(base)
+#endif
+
+#undef mmap
+#undef munmap
+#undef mremap
+#undef pthread_mutex_unlock
+
+#ifdef NATIVE_NARROW
+#define ITEMS 2048
+#define BULK 1
+#define OPERATIONS 400 /* of one input: what a long one adds is time */
+#else
+#define ITEMS 400000
+#define BULK 512
+#define OPERATIONS 60
+#endif
+
+typedef struct {
+    th_timer *record; /* NULL: a free item */
+    th_timer *handle; /* NULL once the user has dropped it */
+    int state;
+    int entry; /* a run entry points at the record */
+    int64_t when;
+    uint64_t seq;
+} item;
+
+static item items[ITEMS];
+static size_t top;  /* items ever used by this input */
+static size_t hole; /* no free item below */
+
+static th_core *core;
+static int64_t now;
+static uint64_t arms, fires, cancels, peak;
+static size_t live;     /* ARMED or DUE */
+static size_t absorbed; /* entries of the run that the model knows of */
+static int signalled;
+static int64_t launched_when;
+static uint64_t launched_seq;
+
+static const uint8_t *input, *input_end;
+static size_t operations;
+static size_t mapped;
+static unsigned fail_after; /* the how-manieth map call from now fails; FAIL_ALL: each one */
+static size_t failed;
+static int collecting; /* collect is under way, and callers may slip in */
+static size_t interfered;
+
+size_t native_keys_max = UINT32_MAX;
+native_totals totals;
+
+#define FAIL_ALL 255
+
+const char *native_subject = "input";
+
+static void diverged(int line, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fprintf(stderr, "%s: fuzz.c:%d, operation %zu: ", native_subject, line, operations);
+    vfprintf(stderr, format, args);
+    fprintf(stderr, "\n");
+    va_end(args);
+    abort();
+}
+
+#define DEMAND(condition, ...)                     \
+    do {                                           \
+        if (!(condition))                          \
+            diverged(__LINE__, #condition ": " __VA_ARGS__); \
+    } while (0)
+
+/* ---- the system, as far as the heap can see ---------------------------------------------------------------------- */
+
+static int refuses(void)
+{
+    if (fail_after == 0 || (fail_after != FAIL_ALL && --fail_after > 0))
+        return 0;
+    failed++;
+    totals.failures++;
+    errno = ENOMEM;
+    return 1;
+}
+
+void *native_mmap(void *addr, size_t size, int prot, int flags, int fd, off_t offset)
+{
+    if (refuses())
+        return MAP_FAILED;
+    void *base = mmap(addr, size, prot, flags, fd, offset);
+    if (base != MAP_FAILED)
+        mapped += size;
+    return base;
+}
+
+/* By system call: the C library's declaration takes a variable number of arguments. */
+void *native_mremap(void *old, size_t old_size, size_t size, int flags)
+{
+    if (refuses())
+        return MAP_FAILED;
+    void *base = (void *)syscall(SYS_mremap, old, old_size, size, flags);
+    if (base != MAP_FAILED)
+        mapped -= old_size - size;
+    if (base != MAP_FAILED && size > old_size)
+        mark_fresh((char *)base + old_size, size - old_size);
+    return base;
+}
+
+int native_munmap(void *base, size_t size)
+{
+    mapped -= size;
+    return munmap(base, size);
+}
+
+static void slip_in(void);
+
+int native_unlock(pthread_mutex_t *mutex)
+{
+    int result = pthread_mutex_unlock(mutex);
+    if (collecting)
+        slip_in();
+    return result;
+}
+
+/* ---- the input --------------------------------------------------------------------------------------------------- */
+
+static unsigned take(void)
+{
+    return input < input_end ? *input++ : 0;
+}
+
+static int64_t take_wide(void)
+{
+    int64_t digit = take();
+    return digit << take() % 56;
+}
+
+static int64_t take_when(void)
+{
+    unsigned code = take(), more = code >> 3;
+    switch (code & 7) {
+    case 0:
+        return now;
+    case 1:
+    case 2:
+        return th_deadline(now, more);
+    case 3:
+        return th_deadline(now, (int64_t)take() << 4 | more);
+    case 4: /* a coarse grid: ties */
+        return th_deadline(now & ~INT64_C(63), 64 * (1 + (more & 3)));
+    case 5: /* far and wide: every digit of the radix sort */
+        return th_deadline(now, (int64_t)(take() & 127) << (2 * more > 56 ? 56 : 2 * more));
+    case 6:
+        return more & 1 ? TH_NEVER - 1 : TH_NEVER;
+    default: /* a caller that read the clock before others did */
+        return now > more ? now - more : 0;
+    }
+}
+
+static size_t id_of(const th_timer *record)
+{
+    size_t id = (size_t)record->args - 1;
+    DEMAND(id < top && items[id].record == record, "a record that belongs to no timer");
+    return id;
+}
+
+/* A timer with a handle, or NULL. */
+static item *choose(void)
+{
+    size_t start = take();
+    start |= (size_t)take() << 8;
+    for (size_t i = 0; i < top; i++) {
+        item *m = &items[(start + i) % top];
+        if (m->handle)
+            return m;
+    }
+    return NULL;
+}
+
+/* ---- after every operation --------------------------------------------------------------------------------------- */
+
+static void verify(void)
+{
+    size_t armed = 0, due = 0, entries = 0, orphans = 0, index = 0;
+    int64_t left = 0, right = 0;
+    const char *fault = native_check(core, &index, &left, &right);
+    DEMAND(fault == NULL, "%s at index %zu: %lld and %lld", fault, index, (long long)left, (long long)right);
+    for (size_t i = 0; i < top; i++) {
+        item *m = &items[i];
+        if (m->record == NULL)
+            continue;
+        DEMAND(m->record->state == m->state, "timer %zu: state %u, not %d", i, m->record->state, m->state);
+        DEMAND(!(m->record->flags & TH_PINNED) == !m->entry, "timer %zu: pinned %d", i, !m->entry);
+        DEMAND(m->handle || m->entry || m->state != TH_IDLE, "timer %zu should be gone", i);
+        armed += m->state == TH_ARMED;
+        due += m->state == TH_DUE;
+        entries += m->entry != 0;
+        orphans += (m->record->flags & TH_ORPHAN) != 0;
+        if (m->state == TH_IDLE)
+            continue;
+        DEMAND(m->record->when == m->when && m->record->seq == m->seq, "timer %zu: another arming", i);
+        if (m->state == TH_ARMED) {
+            DEMAND(m->record->pos < core->len && core->keys[m->record->pos].timer == m->record, "timer %zu: no key", i);
+            DEMAND(core->wake_at == INT64_MIN || signalled || m->when >= core->wake_at, "timer %zu: wake-up lost", i);
+        }
+    }
+    DEMAND(armed == core->len - core->lingering, "%zu armed, %zu keys", armed, core->len - core->lingering);
+    DEMAND(entries == absorbed - core->run_head, "%zu entries, not %zu", core->run_len - core->run_head, entries);
+    DEMAND(armed + due == live && live == core->live, "%zu live, not %zu", core->live, live);
+    DEMAND(orphans == core->orphans.used, "%zu slots in use, not %zu", core->orphans.used, orphans);
+    DEMAND(core->seq == arms && core->fired == fires && core->cancelled == cancels, "miscounted");
+    DEMAND(arms == fires + cancels + live, "the ledger is off");
+    DEMAND(core->peak == peak, "peak %zu, not %llu", core->peak, (unsigned long long)peak);
+    DEMAND(core->len <= native_keys_max && core->len <= core->cap, "%zu keys", core->len);
+    DEMAND(native_resident(core) <= mapped + core->orphans.chunks * sizeof(th_chunk), "more resident than mapped");
+}
+
+/* ---- operations, done by the heap and by the model --------------------------------------------------------------- */
+
+static void note_arming(item *m, int64_t when)
+{
+    m->state = TH_ARMED;
+    m->when = when;
+    m->seq = ++arms;
+    totals.arms++;
+}
+
+static void note_live(int by)
+{
+    live += (size_t)by;
+    if (live > peak)
+        peak = live;
+}
+
+static void note_wake(int wake)
+{
+    if (wake) {
+        DEMAND(core->parked && !signalled, "a signal to nobody");
+        signalled = 1;
+    }
+}
+
+static void expect_refusal(int armed, size_t len, size_t failed_before)
+{
+    int full = len >= native_keys_max;
+    DEMAND(armed || full || failed > failed_before, "refused with room for more: %zu keys", len);
+    DEMAND(!armed || !full, "more keys than the limit");
+    totals.refusals += !armed;
+}
+
+static void arm_new(int64_t when)
+{
+    size_t before = failed, len = core->len;
+    int wake = 0;
+    while (hole < ITEMS && items[hole].record)
+        hole++;
+    if (hole == ITEMS)
+        return;
+    item *m = &items[hole];
+    if (hole >= top)
+        top = hole + 1;
+    m->handle = m->record = calloc(1, sizeof(th_timer));
+    m->record->func = m->record->args = (void *)(hole + 1);
+    m->state = TH_IDLE;
+    m->entry = 0;
+    int armed = native_arm(core, m->record, when, &wake);
+    expect_refusal(armed, len, before);
+    note_wake(wake);
+    if (!armed) {
+        free(m->handle);
+        m->handle = m->record = NULL;
+        return;
+    }
+    note_arming(m, when);
+    note_live(1);
+}
+
+static void stop(item *m)
+{
+    int was_live = m->state != TH_IDLE;
+    DEMAND(native_stop(core, m->record) == was_live, "stop of a timer in state %d", m->state);
+    if (was_live) {
+        m->state = TH_IDLE;
+        cancels++;
+        live--;
+    }
+}
+
+static void reset(item *m, int64_t when)
+{
+    size_t before = failed, len = core->len;
+    int wake = 0, was = m->state;
+    int armed = native_reset(core, m->record, when, &wake);
+    if (was == TH_ARMED)
+        DEMAND(armed, "a reset that needs no memory was refused");
+    else
+        expect_refusal(armed, len, before);
+    note_wake(wake);
+    if (armed) {
+        cancels += was != TH_IDLE;
+        note_arming(m, when);
+        note_live(was == TH_IDLE);
+    }
+}
+
+/* Overwritten first: a build without a sanitizer diverges when the heap still looks at it. */
+static void free_handle(th_timer *t)
+{
+    memset(t, 0xdd, sizeof *t);
+    free(t);
+}
+
+static void forget(item *m)
+{
+    m->record = NULL;
+    m->handle = NULL;
+    if ((size_t)(m - items) < hole)
+        hole = (size_t)(m - items);
+}
+
+/* The death of the handle: the record is freed, moves to a slot, or stays in the handle's memory as a carcass. */
+static void drop(item *m)
+{
+    th_timer *orphan = NULL;
+    int armed = m->state == TH_ARMED, entry = m->entry, idle = m->state == TH_IDLE;
+    size_t before = failed;
+    if (native_let_go(core, m->record, &orphan)) {
+        DEMAND((idle || armed) && !entry, "memory freed that the run points at");
+        DEMAND(armed == (orphan != NULL), "an orphan without need");
+        free_handle(m->handle);
+        m->handle = NULL;
+        if (orphan)
+            m->record = orphan;
+        else
+            forget(m);
+    } else {
+        DEMAND(!idle || entry, "a carcass without need");
+        DEMAND(!armed || entry || failed > before, "a carcass for want of memory that was there");
+        m->handle = NULL;
+    }
+}
+
+/* What collect has moved to the run since the model last looked. */
+static void absorb(void)
+{
+    for (; absorbed < core->run_len; absorbed++) {
+        th_entry *e = &core->run[absorbed];
+        item *m = &items[id_of(e->timer)];
+        DEMAND(m->state == TH_ARMED && !m->entry, "collected in state %d, entry %d", m->state, m->entry);
+        DEMAND(m->when <= now && m->when != TH_NEVER, "collected %lld early", (long long)(m->when - now));
+        DEMAND(e->when == m->when && e->seq == m->seq, "an entry for another arming");
+        m->state = TH_DUE;
+        m->entry = 1;
+    }
+}
+
+static int is_due(const item *m)
+{
+    return m->record && m->state == TH_ARMED && m->when <= now && m->when != TH_NEVER;
+}
+
+/* The run from its head on: the entries of the model, each once, in order. */
+static void verify_run(void)
+{
+    size_t entries = 0;
+    for (size_t i = 0; i < top; i++)
+        entries += items[i].record && items[i].entry;
+    DEMAND(entries == core->run_len - core->run_head, "%zu entries", core->run_len - core->run_head);
+    for (size_t i = core->run_head; i < core->run_len; i++) {
+        th_entry *e = &core->run[i];
+        DEMAND(items[id_of(e->timer)].entry, "an entry that was launched already");
+        if (i > core->run_head)
+            DEMAND(e[-1].when < e->when || (e[-1].when == e->when && e[-1].seq < e->seq), "entry %zu out of order", i);
+    }
+}
+
+/* One turn of next_run's loop. */
+static void collect(int slips)
+{
+    size_t before = failed, pinned = 0, left = 0;
+    for (size_t i = 0; i < top; i++)
+        pinned += is_due(&items[i]) && items[i].entry;
+    core->wake_at = INT64_MIN;
+    core->parked = signalled = 0;
+    interfered = 0;
+    th_lock(core);
+    collecting = slips;
+    native_collect(core, now);
+    collecting = 0;
+    th_unlock(core);
+    absorb();
+    verify();
+    for (size_t i = 0; i < top; i++)
+        left += is_due(&items[i]);
+    if (failed == before && !interfered) {
+        DEMAND(left == 0 || pinned, "%zu due timers left behind", left);
+        DEMAND(left == 0 || core->run_len > core->run_head, "nothing to run, %zu due", left);
+    }
+    if (core->run_len) {
+        native_sort(core);
+        verify_run();
+        launched_when = INT64_MIN;
+        return;
+    }
+    if (core->len && failed == before && !interfered) {
+        DEMAND(core->keys[0].when == core->keys[0].timer->when, "parked for a stale key");
+        DEMAND(core->keys[0].when > now || core->keys[0].when == TH_NEVER, "parked with a timer due");
+    }
+    core->wake_at = core->len ? core->keys[0].when : TH_NEVER;
+    core->parked = 1;
+}
+
+static void launch(void)
+{
+    int fired = 0, freed = 0;
+    if (core->run_head == core->run_len)
+        return;
+    th_entry e = core->run[core->run_head];
+    item *m = &items[id_of(e.timer)];
+    DEMAND(m->entry, "launched twice");
+    DEMAND(launched_when < e.when || (launched_when == e.when && launched_seq < e.seq), "launched out of order");
+    launched_when = e.when;
+    launched_seq = e.seq;
+    th_timer *t = native_launch(core, !core->closed, &fired, &freed);
+    DEMAND(t == m->record && fired == (m->state == TH_DUE), "launched in state %d: %d", m->state, fired);
+    m->entry = 0;
+    if (fired) {
+        DEMAND(e.when == m->when && e.seq == m->seq && m->when <= now, "launched for another arming");
+        m->state = TH_IDLE;
+        live--;
+        fires += !core->closed;
+        cancels += core->closed != 0;
+        totals.fires += !core->closed;
+    }
+    DEMAND(freed == (m->handle == NULL && m->state == TH_IDLE), "freed %d in state %d", freed, m->state);
+    if (freed) {
+        if (t->flags & TH_ORPHAN)
+            native_free_slot(core, t);
+        else
+            free_handle(t);
+        forget(m);
+    }
+    if (core->run_head == core->run_len) {
+        native_empty_run(core);
+        absorbed = 0;
+    }
+}
+
+/* ---- the decoder ------------------------------------------------------------------------------------------------- */
+
+enum { ARM, ARM_TOO, STOP, RESET, DROP, ARM_MANY, STOP_MANY, RESET_MANY, DROP_MANY, FAIL, CALLS, /* callers' */
+       COLLECT = CALLS, LAUNCH, LAUNCH_ALL, STEP, LEAP, SETTLE, KINDS };
+
+/* Deadlines from base on, step apart, in an order that is neither rising nor falling. */
+static int64_t nth_when(int64_t base, size_t i, unsigned step)
+{
+    return th_deadline(base, (int64_t)(i * 7919 % 1021) * (step & 15) + (int64_t)(step & 15 ? step >> 4 : 0));
+}
+
+static void run_many(unsigned kind)
+{
+    size_t count = (size_t)take() * BULK, stride = kind == ARM_MANY ? 1 : 1 + (take() & 7);
+    int64_t base = kind == ARM_MANY || kind == RESET_MANY ? take_when() : 0;
+    unsigned step = base ? take() : 0;
+    for (size_t i = 0, at = 0; i < count && (kind == ARM_MANY || at < top); i++, at += stride) {
+        item *m = &items[at];
+        if (kind == ARM_MANY)
+            arm_new(nth_when(base, i, step));
+        else if (m->handle == NULL)
+            continue;
+        else if (kind == STOP_MANY)
+            stop(m);
+        else if (kind == RESET_MANY)
+            reset(m, nth_when(base, i, step));
+        else
+            drop(m);
+    }
+}
+
+static void run_operation(unsigned kind)
+{
+    item *m;
+    operations++;
+    totals.operations++;
+    switch (kind) {
+    case ARM:
+    case ARM_TOO:
+        arm_new(take_when());
+        break;
+    case STOP:
+        if ((m = choose()))
+            stop(m);
+        break;
+    case RESET:
+        if ((m = choose()))
+            reset(m, take_when());
+        break;
+    case DROP:
+        if ((m = choose()))
+            drop(m);
+        break;
+    case ARM_MANY:
+    case STOP_MANY:
+    case RESET_MANY:
+    case DROP_MANY:
+        run_many(kind);
+        break;
+    case FAIL:
+        fail_after = take();
+        break;
+    case COLLECT:
+        collect((take() & 3) == 1);
+        break;
+    case LAUNCH:
+        for (unsigned count = 1 + (take() & 7); count > 0; count--)
+            launch();
+        break;
+    case LAUNCH_ALL:
+        while (core->run_head < core->run_len)
+            launch();
+        break;
+    case STEP:
+        now = th_deadline(now, take());
+        break;
+    case LEAP:
+        now = th_deadline(now, take_wide());
+        break;
+    default:
+        native_settle(core);
+        DEMAND(core->lingering == 0, "%zu keys linger", core->lingering);
+    }
+    verify();
+}
+
+/* Callers get in between two slices of collect: the input says how many, and what they do. */
+static void slip_in(void)
+{
+    collecting = 0;
+    totals.yields++;
+    absorb();
+    verify();
+    for (unsigned calls = take() & 3; calls > 0 && input < input_end; calls--) {
+        interfered++;
+        run_operation(take() % CALLS);
+    }
+    collecting = 1;
+}
+
+static void close_heap(void)
+{
+    th_timer refused = {0};
+    th_timer *t;
+    int wake = 0;
+    core->closed = 1;
+    DEMAND(!native_arm(core, &refused, now, &wake) && !wake && refused.state == TH_IDLE, "a closed heap arms");
+    while ((t = native_last(core))) {
+        item *m = &items[id_of(t)];
+        stop(m);
+        if (m->handle || m->entry)
+            continue;
+        if (t->flags & TH_ORPHAN)
+            native_free_slot(core, t);
+        else
+            free_handle(t);
+        forget(m);
+    }
+    verify();
+    while (core->run_head < core->run_len)
+        launch();
+    for (size_t i = 0; i < top; i++)
+        if (items[i].handle)
+            drop(&items[i]);
+    verify();
+    for (size_t i = 0; i < top; i++)
+        DEMAND(items[i].record == NULL, "timer %zu outlives its heap", i);
+    DEMAND(live == 0 && core->len == 0 && core->orphans.used == 0 && arms == fires + cancels, "the ledger is off");
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const size_t limits[] = {UINT32_MAX, 200, 253, 700, 1000};
+    th_core heap = {0};
+    core = &heap;
+    input = data;
+    input_end = data + size;
+    top = hole = operations = absorbed = live = 0;
+    arms = fires = cancels = peak = 0;
+    fail_after = 0;
+    signalled = 0;
+    launched_when = INT64_MIN;
+    th_init_locks(core);
+#ifdef NATIVE_NARROW
+    native_keys_max = limits[take() % (sizeof limits / sizeof *limits)];
+#else
+    native_keys_max = limits[0];
+    take();
+#endif
+    now = take_wide();
+    DEMAND(native_init(core), "no memory for an empty heap");
+    while (input < input_end && operations < OPERATIONS)
+        run_operation(take() % KINDS);
+    fail_after = 0;
+    close_heap();
+    native_free(core);
+    th_destroy_locks(core);
+    DEMAND(mapped == 0, "%zu bytes left mapped", mapped);
+    totals.inputs++;
+    return 0;
+}

@@ -1,0 +1,50 @@
+/* What the native core sees of the system when it is built for these tests: read before any header of csrc/.
+ *
+ *   NATIVE_NARROW   limits so small that a short input crosses them: a chunk of one page, slices of
+ *                   a few keys, and a limit on the keys that each input chooses
+ *   NATIVE_PLAIN    nothing intercepted: for the threaded driver
+ *
+ * Otherwise the numbers are the library's own. LIBRARY_... come out of _core.pyx when the seam is built.
+ */
+#ifndef NATIVE_HOOKS_H
+#define NATIVE_HOOKS_H
+
+#include <pthread.h>
+#include <stddef.h>
+#include <sys/mman.h>
+
+#include "constants.h"
+
+#ifdef NATIVE_NARROW
+#define TH_CHUNK ((size_t)4096)
+#define INSERTION_MAX 12
+#define PREFETCH 3
+#define POP_SLICE 5
+#define SCAN_SLICE 32
+#define RUN_KEPT (1 << 13)
+#define NEAR_END LIBRARY_NEAR_END
+#else
+#define INSERTION_MAX LIBRARY_INSERTION_MAX
+#define PREFETCH LIBRARY_PREFETCH
+#define POP_SLICE LIBRARY_POP_SLICE
+#define SCAN_SLICE LIBRARY_SCAN_SLICE
+#define RUN_KEPT LIBRARY_RUN_KEPT
+#define NEAR_END LIBRARY_NEAR_END
+#endif
+
+#ifndef NATIVE_PLAIN
+extern size_t native_keys_max;
+#define TH_KEYS_MAX native_keys_max
+
+void *native_mmap(void *addr, size_t size, int prot, int flags, int fd, off_t offset);
+void *native_mremap(void *old, size_t old_size, size_t size, int flags);
+int native_munmap(void *base, size_t size);
+int native_unlock(pthread_mutex_t *mutex);
+
+#define mmap native_mmap
+#define mremap native_mremap
+#define munmap native_munmap
+#define pthread_mutex_unlock native_unlock
+#endif
+
+#endif

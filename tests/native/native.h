@@ -1,0 +1,35 @@
+/* The functions of seam.pyx, for C. */
+#ifndef NATIVE_NATIVE_H
+#define NATIVE_NATIVE_H
+
+#include "hooks.h"
+
+#include "core.h"
+
+int native_init(th_core *c);
+void native_free(th_core *c);
+const char *native_check(th_core *c, size_t *index, int64_t *left, int64_t *right);
+size_t native_resident(th_core *c);
+int native_arm(th_core *c, th_timer *t, int64_t when, int *wake);
+int native_reset(th_core *c, th_timer *t, int64_t when, int *wake);
+int native_stop(th_core *c, th_timer *t);
+int native_let_go(th_core *c, th_timer *t, th_timer **orphan);
+th_timer *native_launch(th_core *c, int fire, int *fired, int *freed);
+void native_free_slot(th_core *c, th_timer *t);
+void native_empty_run(th_core *c);
+void native_collect(th_core *c, int64_t now);
+void native_sort(th_core *c);
+void native_settle(th_core *c);
+th_timer *native_last(th_core *c);
+int native_next_run(th_core *c);
+
+/* One input of the fuzzer, from the first byte to the closed heap; aborts at the first divergence. */
+typedef struct {
+    size_t inputs, operations, arms, fires, refusals, failures, yields;
+} native_totals;
+
+extern native_totals totals;
+extern const char *native_subject; /* what a divergence is reported for */
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#endif

@@ -1,0 +1,320 @@
+/* The core under threads, for DRD, memcheck and ThreadSanitizer, which see every access that Python would hide.
+ *
+ *     threads [--operations N] [--callers N] [--seed S]
+ *
+ * A worker that runs native_next_run and launches as on an interpreter without a GIL, each launch under the mutex;
+ * callers that arm, stop, reset and drop handles of their own and stop and reset ones that all share; and a thread that
+ * makes the worker leave and come back, as a fork does. The books are kept under the same mutex as the change they
+ * record, so they are exact:
+ *
+ *     launched        only what is armed by the books (so never after a true stop, never twice), never early
+ *     at the end      all that is due has been launched, nobody was forgotten asleep; arms == fires + cancels
+ */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "native.h"
+
+#define SHARED 16
+#define OWN 64
+#define FAR (INT64_C(36000) * TH_NS_PER_S)
+#define PATIENCE (60 * TH_NS_PER_S)
+
+/* What the books say of a timer; guard M. The record's args points here. */
+typedef struct {
+    th_timer *handle; /* NULL once dropped: then the worker frees the account with the record */
+    int64_t when;
+    int live;
+} account;
+
+static th_core core;
+static account shared[SHARED];
+static size_t arms, fires, cancels, far; /* far: live and due beyond the horizon; guard M */
+static int64_t horizon;
+static size_t operations = 20000, callers = 3;
+static uint64_t seed = 1;
+static atomic_int finished;
+
+static void broken(const char *what)
+{
+    fprintf(stderr, "threads: %s: %zu arms, %zu fires, %zu cancels, %zu live\n", what, arms, fires, cancels, core.live);
+    abort();
+}
+
+static uint64_t draw(uint64_t *state)
+{
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    return *state ^= *state << 17;
+}
+
+static void enter(account *a, int64_t when)
+{
+    arms++;
+    a->live = 1;
+    a->when = when;
+    far += when >= horizon;
+}
+
+static void leave(account *a)
+{
+    a->live = 0;
+    far -= a->when >= horizon;
+}
+
+static account *new_account(void)
+{
+    account *a = calloc(1, sizeof *a);
+    a->handle = calloc(1, sizeof *a->handle);
+    a->handle->func = a->handle->args = a;
+    return a;
+}
+
+static void arm(account *a, int64_t when)
+{
+    int wake = 0;
+    th_lock(&core);
+    if (!native_arm(&core, a->handle, when, &wake))
+        broken("not armed");
+    enter(a, when);
+    th_unlock(&core);
+    if (wake)
+        th_signal(&core);
+}
+
+static void reset(account *a, int64_t when)
+{
+    int wake = 0;
+    th_lock(&core);
+    if (!native_reset(&core, a->handle, when, &wake))
+        broken("not reset");
+    if (a->live) {
+        cancels++;
+        leave(a);
+    }
+    enter(a, when);
+    th_unlock(&core);
+    if (wake)
+        th_signal(&core);
+}
+
+static void stop(account *a)
+{
+    th_lock(&core);
+    if (native_stop(&core, a->handle) != a->live)
+        broken("stop contradicts the books");
+    if (a->live) {
+        cancels++;
+        leave(a);
+    }
+    th_unlock(&core);
+}
+
+static void drop(account *a)
+{
+    th_timer *orphan, *handle = a->handle;
+    th_lock(&core);
+    int free_it = native_let_go(&core, handle, &orphan);
+    a->handle = NULL;
+    th_unlock(&core);
+    if (free_it) {
+        free(handle);
+        if (orphan == NULL)
+            free(a);
+    }
+}
+
+static int64_t soon(uint64_t *state)
+{
+    static const int64_t spans[] = {1, 20000, 300000, 3000000, FAR};
+    int64_t span = spans[draw(state) % 5];
+    return th_deadline(th_monotonic(), span == FAR ? FAR : (int64_t)(draw(state) % (uint64_t)span));
+}
+
+static void *caller(void *number)
+{
+    account *own[OWN] = {0};
+    uint64_t state = seed * UINT64_C(0x9e3779b97f4a7c15) + (uint64_t)(uintptr_t)number + 1;
+    for (size_t i = 0; i < operations; i++) {
+        account **slot = &own[draw(&state) % OWN];
+        account *a = &shared[draw(&state) % SHARED];
+        if (*slot == NULL)
+            arm(*slot = new_account(), soon(&state));
+        switch (draw(&state) % 8) {
+        case 0:
+            stop(*slot);
+            break;
+        case 1:
+        case 2:
+            reset(*slot, soon(&state));
+            break;
+        case 3:
+            drop(*slot);
+            *slot = NULL;
+            break;
+        case 4:
+            stop(a);
+            break;
+        case 5:
+            reset(a, soon(&state));
+            break;
+        case 6:
+            if (i % 64 == 0) /* let the worker park */
+                usleep(200);
+            break;
+        default:
+            break;
+        }
+    }
+    for (size_t i = 0; i < OWN; i++)
+        if (own[i])
+            drop(own[i]);
+    return NULL;
+}
+
+static void launch(void)
+{
+    int fired, freed;
+    th_lock(&core);
+    th_timer *t = native_launch(&core, !core.closed, &fired, &freed);
+    account *a = t->args;
+    if (fired) {
+        if (!a->live || a->when > th_monotonic())
+            broken(a->live ? "early" : "launched after its stop");
+        leave(a);
+        if (core.closed)
+            cancels++;
+        else
+            fires++;
+    }
+    if (freed) {
+        if (t->flags & TH_ORPHAN)
+            native_free_slot(&core, t);
+        else
+            free(t);
+    }
+    th_unlock(&core);
+    if (freed)
+        free(a);
+}
+
+static void *worker(void *unused)
+{
+    th_precise_sleeps();
+    while (native_next_run(&core)) {
+        while (core.run_head < core.run_len)
+            launch();
+        th_lock(&core);
+        native_empty_run(&core);
+        th_unlock(&core);
+    }
+    return unused;
+}
+
+static void start(pthread_t *thread)
+{
+    core.running = 1;
+    if (pthread_create(thread, NULL, worker, NULL))
+        broken("no worker");
+}
+
+/* Makes the worker leave by the given flag, and waits for it. */
+static void dismiss(pthread_t thread, int *flag)
+{
+    th_lock(&core);
+    *flag = 1;
+    th_unlock(&core);
+    th_signal(&core);
+    pthread_join(thread, NULL);
+}
+
+/* before_fork and resume_workers, again and again. */
+static void *forker(void *thread)
+{
+    while (!atomic_load(&finished)) {
+        dismiss(*(pthread_t *)thread, &core.pausing);
+        th_lock(&core);
+        core.pausing = 0;
+        th_unlock(&core);
+        start(thread);
+        usleep(2000);
+    }
+    return NULL;
+}
+
+static void close_core(pthread_t thread)
+{
+    th_timer *t;
+    dismiss(thread, &core.closed);
+    while ((t = native_last(&core))) {
+        account *a = t->args;
+        native_stop(&core, t);
+        leave(a);
+        cancels++;
+        if (a->handle)
+            continue;
+        if (t->flags & TH_ORPHAN)
+            native_free_slot(&core, t);
+        else
+            free(t);
+        free(a);
+    }
+    for (size_t i = 0; i < SHARED; i++) {
+        th_timer *orphan;
+        if (!native_let_go(&core, shared[i].handle, &orphan))
+            broken("a handle outlives its heap");
+        free(shared[i].handle);
+    }
+    if (core.live || core.len || core.orphans.used || arms != fires + cancels || core.seq != arms || core.fired != fires
+        || core.cancelled != cancels)
+        broken("the ledger is off");
+    native_free(&core);
+    th_destroy_locks(&core);
+}
+
+int main(int argc, char **argv)
+{
+    for (int i = 1; i + 1 < argc; i += 2) {
+        size_t value = strtoull(argv[i + 1], NULL, 10);
+        if (!strcmp(argv[i], "--operations"))
+            operations = value;
+        else if (!strcmp(argv[i], "--callers"))
+            callers = value < 64 ? value : 64;
+        else if (!strcmp(argv[i], "--seed"))
+            seed = value;
+        else {
+            fprintf(stderr, "threads: what is %s?\n", argv[i]);
+            return 2;
+        }
+    }
+    pthread_t work, fork, call[64];
+    horizon = th_monotonic() + FAR / 2;
+    th_init_locks(&core);
+    if (!native_init(&core))
+        broken("no memory");
+    for (size_t i = 0; i < SHARED; i++) {
+        shared[i].handle = calloc(1, sizeof(th_timer));
+        shared[i].handle->func = shared[i].handle->args = &shared[i];
+    }
+    start(&work);
+    pthread_create(&fork, NULL, forker, &work);
+    for (size_t i = 0; i < callers; i++)
+        pthread_create(&call[i], NULL, caller, (void *)i);
+    for (size_t i = 0; i < callers; i++)
+        pthread_join(call[i], NULL);
+    atomic_store(&finished, 1);
+    pthread_join(fork, NULL);
+    int64_t until = th_monotonic() + PATIENCE;
+    for (int pending = 1; pending; usleep(1000)) {
+        th_lock(&core);
+        pending = core.live != far;
+        th_unlock(&core);
+        if (pending && th_monotonic() > until)
+            broken("timers lost");
+    }
+    close_core(work);
+    printf("%zu operations of %zu callers: %zu arms = %zu fires + %zu cancels, %llu wake-ups, 0 lost, 0 early\n",
+           operations * callers, callers, arms, fires, cancels, (unsigned long long)core.wakeups);
+    return 0;
+}
