@@ -453,3 +453,34 @@ def test_a_chain_of_a_million_stopped_handles_is_freed_without_recursion():
         thread.join()
         assert done
     """)
+
+
+def test_a_due_handle_dropped_with_a_finalizer_that_lets_the_worker_on():
+    """Stopped while due and dropped: its finalizer gives up the GIL, and the worker disposes of the run meanwhile."""
+    run_ok("""
+        import threading, time
+        from timerheap import AfterFunc, TimerHeap
+
+        class Callback:
+            def __call__(self):
+                raise AssertionError("it was stopped")
+            def __del__(self):
+                go_on.set()
+                while not over.is_set():
+                    time.sleep(0.001)
+
+        heap = TimerHeap()
+        for _ in range(20):
+            gate, busy, go_on, over = (threading.Event() for _ in range(4))
+            AfterFunc(0, gate.wait, 30, heap=heap)
+            AfterFunc(0, busy.set, heap=heap)
+            AfterFunc(0, go_on.wait, 30, heap=heap)
+            timer = AfterFunc(0, Callback(), heap=heap)
+            AfterFunc(0, over.set, heap=heap)
+            gate.set()
+            assert busy.wait(30)        # these four are one run, the second of them is under way
+            assert timer.stop()
+            del timer
+            heap.check()
+        heap.close()
+    """, "-X", "dev")

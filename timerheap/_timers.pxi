@@ -574,6 +574,7 @@ cdef int timer_let_go(PyObject* self) noexcept:
     cdef void* func
     cdef void* args
     cdef uint16_t flags
+    cdef PyObject* heap = <PyObject*>(<Timer>self).heap
     if (<Timer>self).heap is None:
         return True
     if t.state == TH_IDLE and not th_flags(t) & (TH_PINNED | TH_LINGERS) and not FREE_THREADED:
@@ -603,9 +604,10 @@ cdef int timer_let_go(PyObject* self) noexcept:
         t.func = t.args = NULL
     t.flags |= TH_CARCASS
     th_unlock(c)
+    # From here on self is the worker's: a finalizer that gives up the GIL lets it launch the entry and free the memory.
     th_count(&c.handles, -1)
     drop_call(func, args, flags)
-    decref(<PyObject*>(<Timer>self).heap)
+    decref(heap)
     return False
 
 
