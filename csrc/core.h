@@ -1,9 +1,9 @@
 /* The native state of one TimerHeap: its mutex, its keys, its slab, its run, its counters.
  *
- * Lock order. M (th_core.mutex, one a heap) and C (th_channels, one a process, see channel.h) are
- * never held together, except around fork, where C comes first and the Ms follow in the order of
- * creation. Nobody waits for the GIL, calls Python or touches a reference count while holding
- * either: so a thread that holds the GIL may take them, and they are free before the worker asks
+ * Lock order. M (th_core.mutex, one a heap), C (th_channels, one a process, see channel.h) and L
+ * (th_list, one a process, see fork.h) are never held together, except around fork, where L comes
+ * first, then C, and the Ms follow in the order of creation. Nobody waits for the GIL, calls Python or touches a reference count while holding
+ * any: so a thread that holds the GIL may take them, and they are free before the worker asks
  * for the GIL.
  */
 #ifndef TIMERHEAP_CORE_H
@@ -31,6 +31,7 @@
 #define TH_LINGER 16 /* a power of two: stopped timers whose keys are on their way out */
 
 typedef struct th_core {
+    struct th_core *prev, *next; /* in the list of all heaps; guard L */
     pthread_mutex_t mutex;
     pthread_cond_t cond;     /* only the worker waits here */
     atomic_int contended;    /* callers blocked on the mutex: the worker lets them in between two slices */
@@ -73,7 +74,7 @@ typedef struct th_core {
     int parked;              /* the worker is in its wait; guard M */
     int firing;              /* the worker is in fire_run; GIL */
     int sorting;             /* the worker permutes the run without M: check() must wait; guard M to write */
-    uint32_t generation;     /* counts forks: a worker that finds it changed is in the child; GIL */
+    uint32_t generation;     /* counts forks: whoever finds it changed is in the child; written by fork alone */
 
     int manual;              /* virtual time */
     _Atomic int64_t manual_now;

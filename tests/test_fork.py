@@ -146,6 +146,61 @@ def test_forks_under_load():
     """)
 
 
+@pytest.mark.parametrize("count", [0, 2], ids=["alone", "with other threads"])
+def test_hooks_of_others_may_use_timers_around_a_fork(count):
+    """Those registered before the import run between this package's own hooks and the fork, in parent and child."""
+    done = run_python(f"""
+        import os, threading, time, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+
+        class Hook:
+            beat = None
+
+            def __call__(self):
+                if self.beat is not None:
+                    self.beat.stop()
+                    time.sleep(0.005)       # the other threads have their turn
+                    self.beat.reset(3600)
+                    AfterFunc(3600, int)
+                    AfterFunc(3600, int).stop()
+
+        hook = Hook()
+        os.register_at_fork(before=hook, after_in_parent=hook, after_in_child=hook)
+        from timerheap import AfterFunc, default_heap, after
+
+        stop = threading.Event()
+
+        def churn():
+            while not stop.is_set():
+                AfterFunc(3600, int).stop()
+                after(0).recv()
+
+        threads = [threading.Thread(target=churn) for _ in range({count})]
+        for thread in threads:
+            thread.start()
+        hook.beat = AfterFunc(3600, int)
+        for _ in range(10):
+            pid = os.fork()
+            if pid == 0:
+                assert len(default_heap()) == 0 and not hook.beat.active
+                fired = threading.Event()
+                AfterFunc(0, fired.set)
+                assert fired.wait(10)
+                default_heap().check()
+                os._exit(0)
+            assert os.waitpid(pid, 0)[1] == 0
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert len(default_heap()) == 21
+        default_heap().check()
+        fired = threading.Event()
+        AfterFunc(0, fired.set)
+        assert fired.wait(10)
+    """)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def expire():
     """Runs in a worker process: arms a timer and waits for it."""
     from timerheap import AfterFunc

@@ -471,8 +471,9 @@ def test_a_due_handle_dropped_with_a_finalizer_that_lets_the_worker_on():
 
         heap = TimerHeap()
         for _ in range(20):
-            gate, busy, go_on, over = (threading.Event() for _ in range(4))
-            AfterFunc(0, gate.wait, 30, heap=heap)
+            held, gate, busy, go_on, over = (threading.Event() for _ in range(5))
+            AfterFunc(0, lambda: held.set() or gate.wait(30), heap=heap)
+            assert held.wait(30)
             AfterFunc(0, busy.set, heap=heap)
             AfterFunc(0, go_on.wait, 30, heap=heap)
             timer = AfterFunc(0, Callback(), heap=heap)

@@ -599,4 +599,6 @@ publish(Channel, "()")
 publish(Ticker, "(period, *, heap=None)")
 publish(ManualHeap, "(start=0.0, *, name='manual', on_error=None)")
 atexit.register(stop_at_exit)
+if th_watch_forks() != 0:
+    raise MemoryError()
 os.register_at_fork(before=before_fork, after_in_parent=after_fork_in_parent, after_in_child=after_fork_in_child)

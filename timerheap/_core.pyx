@@ -10,6 +10,7 @@ Reading order, each part using only those above it:
     csrc/slab.h       slots of one size in it
     csrc/core.h       one heap's native state, its mutex, how the worker parks
     csrc/channel.h    channel timers and their blocked receivers
+    csrc/fork.h       the locks around a fork
     _heap.pxi         the 4-ary heap: siftup, siftdown, collect, sort, check    <- deadlines are compared
     _worker.pxi       timerproc: park, collect, fire; start, fork, exit         <- sleeps, takes the GIL
     _timers.pxi       TimerHeap, Timer, AfterFunc
@@ -259,7 +260,11 @@ cdef extern from "channel.h" nogil:
     unsigned long th_slack_fine()
     void th_slack_restore(unsigned long slack)
     bint th_chan_live(const th_chan* ch)
-    void th_channels_after_fork()
+
+cdef extern from "fork.h" nogil:
+    void th_enlist(th_core* c)
+    void th_delist(th_core* c)
+    int th_watch_forks()
 
 cdef extern from "Python.h":
     # Raw pointers where an object argument would have Cython count references that are not ours to

@@ -108,6 +108,7 @@ cdef class TimerHeap:
         if self.core == NULL:
             raise MemoryError()
         th_init_locks(self.core)
+        th_enlist(self.core)
         self.core.exiting = at_exit
         if not resize_keys(self.core, TH_PAGE // sizeof(th_key) - TH_KEY_PAD):
             raise MemoryError()
@@ -135,6 +136,7 @@ cdef class TimerHeap:
         cdef th_timer record
         if c == NULL:
             return
+        th_delist(c)
         while c.len > 0:
             record = c.keys[c.len - 1].timer[0]
             free_armed(c)

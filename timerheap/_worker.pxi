@@ -34,7 +34,7 @@ cdef class TimerHeap
 cdef class Timer
 
 cdef list all_heaps = []          # weak references; for fork and exit
-cdef list forking = []            # strong references, while a fork is under way
+cdef list paused = []             # strong references: heaps whose workers have left for a fork
 cdef bint at_exit = False         # the exit handler has run
 
 cdef str CLOSED_HEAP = "the timer heap is closed"
@@ -375,42 +375,34 @@ def stop_at_exit():
 
 # ---- fork -----------------------------------------------------------------------------------------------------------
 #
-# The parent's timers go on, the child starts with none. Where the forking thread is the only one
-# beside the workers, each worker that is in no callback leaves first: os.fork() then has nothing to
-# warn of. With more threads that would be waiting for nothing. C and all Ms are held across the
-# fork, so the child's copy is consistent. In the parent the workers come back by a pending call,
-# after os.fork() has counted the threads.
+# The parent's timers go on, the child starts with none. csrc/fork.h keeps the child's copy consistent;
+# here is what takes Python. Where the forking thread is the only one beside the workers, each worker
+# that is in no callback leaves first: os.fork() then has nothing to warn of. With more threads that
+# would be waiting for nothing. In the parent the workers come back by a pending call, after os.fork()
+# has counted the threads.
 
 def before_fork():
-    global forking
     cdef TimerHeap heap
     cdef list heaps = live_heaps()
     cdef Py_ssize_t others = threading.active_count() - 1
     for heap in heaps:
         others -= heap.thread is not None and heap.thread.is_alive()
+    if others:
+        return
     for heap in heaps:
         th_lock(heap.core)
-        heap.core.pausing = others == 0 and heap.core.running and not heap.core.firing and not heap.core.manual
+        leaves = heap.core.running and not heap.core.firing and not heap.core.manual
+        if leaves:
+            heap.core.pausing = True
         th_unlock(heap.core)
-        if heap.core.pausing:
+        if leaves:
+            paused.append(heap)         # first: a signal handler may raise in the join
             join_worker(heap, 1.0)
-    forking = heaps
-    th_chan_lock()
-    for heap in heaps:
-        th_lock(heap.core)
-        while heap.core.sorting:
-            th_yield_lock(heap.core)
 
 
 def after_fork_in_parent():
-    cdef TimerHeap heap
-    cdef bint paused = False
-    for heap in forking:
-        paused = paused or heap.core.pausing
-        th_unlock(heap.core)
-    th_chan_unlock()
-    if (not paused or threading.current_thread() is not threading.main_thread()
-            or Py_AddPendingCall(resume_pending, NULL) < 0):
+    if paused and (threading.current_thread() is not threading.main_thread()
+                   or Py_AddPendingCall(resume_pending, NULL) < 0):
         resume_workers()
 
 
@@ -420,36 +412,31 @@ cdef int resume_pending(void* unused) except -1:
 
 cdef int resume_workers() except -1:
     """Bring back the workers that left for a fork."""
-    global forking
+    global paused
     cdef TimerHeap heap
-    cdef list heaps = forking
-    forking = []
+    cdef list heaps = paused
+    paused = []
     for heap in heaps:
         th_lock(heap.core)
-        paused = heap.core.pausing
         heap.core.pausing = False
         running = heap.core.running
         th_unlock(heap.core)
-        if paused and not running and not heap.core.closed:
+        if not running and not heap.core.closed:
             start_worker(heap)
     return 0
 
 
 def after_fork_in_child():
-    global forking
+    global paused
     cdef TimerHeap heap
-    cdef list heaps = forking
-    forking = []
-    th_channels_after_fork()
+    cdef list heaps = []
+    for heap in live_heaps():
+        if heap.core.pausing:           # else it was made in the child, by somebody else's hook
+            heaps.append(heap)
+    paused = []                         # heaps that lived by this alone now live by the list above
     for heap in heaps:
-        th_init_locks(heap.core)
-        heap.core.generation += 1
-        heap.core.epoch += 1
-        heap.core.chan_cancelled += heap.core.chan_live
-        heap.core.chan_live = heap.core.tickers = 0
-        heap.core.pausing = heap.core.exiting = heap.core.firing = False
-        heap.core.running = heap.core.manual
         heap.thread = None
+        heap.core.pausing = False
     for heap in heaps:
         let_all_go(heap)
         let_run_go(heap)

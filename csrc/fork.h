@@ -1,0 +1,77 @@
+/* fork() copies the memory but only one thread: what is half done under a mutex stays half done in the child.
+ *
+ * So L, C and every M are taken around the fork itself, by the C library's own hooks. Those run inside
+ * fork(), with no Python between them. Python's hooks (os.register_at_fork) would be too early and too
+ * late: other hooks run before and after, which may arm and stop timers, and may give up the GIL to a
+ * thread that does. Either would wait for an M for ever.
+ *
+ * In the child the timers are void at once; letting go of them takes Python, and is left to the hook
+ * in _worker.pxi. Until then the heaps are pausing: what is armed starts no worker.
+ */
+#ifndef TIMERHEAP_FORK_H
+#define TIMERHEAP_FORK_H
+
+#include "channel.h"
+
+static pthread_mutex_t th_list = PTHREAD_MUTEX_INITIALIZER; /* L */
+static th_core *th_first, *th_last;                         /* all heaps in the order of creation; guard L */
+
+static inline void th_enlist(th_core *c)
+{
+    pthread_mutex_lock(&th_list);
+    c->prev = th_last;
+    *(th_last ? &th_last->next : &th_first) = c;
+    th_last = c;
+    pthread_mutex_unlock(&th_list);
+}
+
+static inline void th_delist(th_core *c)
+{
+    pthread_mutex_lock(&th_list);
+    *(c->prev ? &c->prev->next : &th_first) = c->next;
+    *(c->next ? &c->next->prev : &th_last) = c->prev;
+    pthread_mutex_unlock(&th_list);
+}
+
+static void th_before_fork(void)
+{
+    pthread_mutex_lock(&th_list);
+    th_chan_lock();
+    for (th_core *c = th_first; c; c = c->next) {
+        th_lock(c);
+        while (c->sorting)
+            th_yield_lock(c);
+    }
+}
+
+static void th_after_fork_in_parent(void)
+{
+    for (th_core *c = th_first; c; c = c->next)
+        th_unlock(c);
+    th_chan_unlock();
+    pthread_mutex_unlock(&th_list);
+}
+
+static void th_after_fork_in_child(void)
+{
+    pthread_mutex_init(&th_list, NULL);
+    th_channels_after_fork();
+    for (th_core *c = th_first; c; c = c->next) {
+        th_init_locks(c);
+        c->generation++;
+        c->epoch++;
+        c->chan_cancelled += c->chan_live;
+        c->chan_live = c->tickers = 0;
+        c->exiting = c->firing = 0;
+        c->running = c->manual;
+        c->pausing = 1;
+    }
+}
+
+/* Once a process. 0, or an error number. */
+static inline int th_watch_forks(void)
+{
+    return pthread_atfork(th_before_fork, th_after_fork_in_parent, th_after_fork_in_child);
+}
+
+#endif
