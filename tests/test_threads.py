@@ -3,7 +3,8 @@
 import random
 import threading
 
-from helpers import FAR, balance, run_ok, run_threads, wait_until
+import pytest
+from helpers import FAR, PATIENCE, balance, run_ok, run_threads, wait_until
 
 from timerheap import AfterFunc, TimerHeap, default_heap
 
@@ -47,6 +48,31 @@ def test_the_worker_is_a_daemon(heap):
     [worker] = [thread for thread in threading.enumerate() if thread.name == "test"]
     assert worker.daemon
     assert worker.is_alive()
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["under way", "not yet begun"])
+def test_an_interrupted_start_never_leaves_two_workers(heap, monkeypatch, late):
+    """A signal handler may raise while the thread is being started, and the thread may still come to life."""
+    start = threading.Thread.start
+    interrupted = []
+
+    def interrupted_start(thread):
+        interrupted.append(thread)
+        if not late:
+            start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted_start)
+    with pytest.raises(KeyboardInterrupt):
+        AfterFunc(FAR, print, heap=heap)
+    monkeypatch.undo()
+    assert len(heap) == 0
+    fired = threading.Event()
+    AfterFunc(0, fired.set, heap=heap)
+    if late:
+        start(interrupted[0])
+    assert fired.wait(PATIENCE)
+    wait_until(lambda: names().count("test") == 1)
 
 
 def test_ten_thousand_timers_add_one_thread():

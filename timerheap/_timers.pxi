@@ -99,6 +99,7 @@ cdef class TimerHeap:
     cdef object executor
     cdef object on_error
     cdef object thread        # threading.Thread of the worker
+    cdef bint arrived         # that thread has begun to work
     cdef unsigned long driver  # manual heaps: ident of the thread that made it
     cdef bint advancing       # manual heaps: advance() is under way
     cdef object __weakref__

@@ -287,6 +287,10 @@ cdef int timerproc(TimerHeap heap) except -1:
     cdef th_core* c = heap.core
     cdef uint32_t generation = c.generation
     cdef bint due = True
+    thread = threading.current_thread()
+    if heap.thread is not thread:
+        return 0                        # given up by start_worker: another may be at work
+    heap.arrived = True
     th_precise_sleeps()
     while due and generation == c.generation:
         with nogil:
@@ -295,7 +299,8 @@ cdef int timerproc(TimerHeap heap) except -1:
         if due:
             c.firing = True
             fire_run(heap)
-            c.firing = False
+            if generation == c.generation:
+                c.firing = False
     return 0
 
 
@@ -307,6 +312,9 @@ cdef int start_worker(TimerHeap heap) except -1:
     Starting gives up the GIL. Who arms meanwhile (another thread, a finalizer) does not wait: the
     worker looks at the heap as soon as it runs. Waiting could deadlock, since the new thread may
     run a finalizer that arms before it reports as started.
+
+    A signal handler may raise in Thread.start() when the thread is on its way already. One that has arrived
+    stays the worker; one that has not finds itself given up, so that there are never two.
     """
     cdef sigset_t mask
     cdef th_core* c = heap.core
@@ -317,12 +325,14 @@ cdef int start_worker(TimerHeap heap) except -1:
     c.running = True
     th_mask_for_start(c)
     mask = c.callback_mask
+    heap.arrived = False
     try:
-        thread = threading.Thread(target=heap._timerproc, name=heap.name, daemon=True)
-        thread.start()
-        heap.thread = thread
+        heap.thread = threading.Thread(target=heap._timerproc, name=heap.name, daemon=True)
+        heap.thread.start()
     except BaseException as exc:
-        c.running = False
+        if not heap.arrived:
+            heap.thread = None
+            c.running = False
         # A program that is ending gets no new threads, and no complaint: its timers would not fire
         # anyway.
         if not (isinstance(exc, RuntimeError) and not threading.main_thread().is_alive()):
@@ -340,7 +350,7 @@ cdef int join_worker(TimerHeap heap, double patience) except -1:
     """
     thread = heap.thread
     th_signal(heap.core)
-    if thread is not None and thread is not threading.current_thread():
+    if thread is not None and thread.is_alive() and thread is not threading.current_thread():
         thread.join(None if patience < 0 else patience)
     return 0
 
