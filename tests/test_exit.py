@@ -8,6 +8,7 @@ import textwrap
 import time
 
 import pytest
+from helpers import run_ok
 
 LOADS = {
     "100k pending": "keep = [AfterFunc(3600 + n, int) for n in range(100_000)]",
@@ -53,6 +54,38 @@ def test_exit_is_quick_clean_and_silent(load, end):
     lines = done.stderr.strip().splitlines()
     assert (lines[-1] if lines else "") == expected
     assert done.stderr.count("Traceback") == (1 if expected else 0)
+
+
+def test_closing_a_heap_at_exit_waits_for_no_callback():
+    """Handlers registered before the import run after the worker has been left behind inside its callback."""
+    run_ok("""
+        import atexit, threading
+        atexit.register(lambda: heap.close())
+        from timerheap import AfterFunc, TimerHeap
+        heap = TimerHeap()
+        inside = threading.Event()
+        AfterFunc(0, lambda: inside.set() or threading.Event().wait(), heap=heap)
+        inside.wait(30)
+    """)
+
+
+def test_virtual_time_can_be_advanced_at_exit():
+    out = run_ok("""
+        import atexit
+
+        @atexit.register
+        def late():
+            heap.advance(1)
+            other = ManualHeap()
+            AfterFunc(1, print, "made at exit", heap=other)
+            other.advance(1)
+
+        from timerheap import AfterFunc
+        from timerheap.testing import ManualHeap
+        heap = ManualHeap()
+        timer = AfterFunc(1, print, "fired", heap=heap)
+    """)
+    assert out == "fired\nmade at exit\n"
 
 
 def test_ctrl_c_ends_a_blocked_receive():

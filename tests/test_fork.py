@@ -201,6 +201,51 @@ def test_hooks_of_others_may_use_timers_around_a_fork(count):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_subclass_that_never_calls_init_is_known_to_a_fork():
+    run_fork("""
+    class Heap(TimerHeap):
+        def __init__(self):
+            pass
+
+    heap = Heap()
+    timer = AfterFunc(3600, int, heap=heap)
+
+    def child():
+        assert not timer.active and len(heap) == 0
+        done = threading.Event()
+        AfterFunc(0, done.set, heap=heap)
+        assert done.wait(10)
+
+    assert forked(child) == 0
+    assert timer.stop()
+    """)
+
+
+def test_a_manual_heap_can_be_advanced_in_the_child_of_a_fork_during_an_advance():
+    run_fork("""
+    import warnings
+    from timerheap.testing import ManualHeap
+    warnings.simplefilter("ignore", DeprecationWarning)
+    heap = ManualHeap()
+    inside, leave = threading.Event(), threading.Event()
+    AfterFunc(1, inside.set, heap=heap)
+    AfterFunc(1, leave.wait, 20, heap=heap)
+    other = threading.Thread(target=heap.advance, args=(1,))
+    other.start()
+    assert inside.wait(10)
+
+    def child():
+        fired = []
+        AfterFunc(1, fired.append, 1, heap=heap)
+        heap.advance(1)
+        assert fired == [1]
+
+    assert forked(child) == 0
+    leave.set()
+    other.join()
+    """)
+
+
 def expire():
     """Runs in a worker process: arms a timer and waits for it."""
     from timerheap import AfterFunc

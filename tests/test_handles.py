@@ -3,10 +3,11 @@
 import copy
 import pickle
 import sys
+import threading
 import types
 
 import pytest
-from helpers import FAR, run_ok
+from helpers import FAR, PATIENCE, balance, run_ok, wait_until
 
 from timerheap import AfterFunc, Channel, Ticker, Timer, TimerHeap, default_heap
 
@@ -35,6 +36,23 @@ def test_handle_types_are_final(cls):
 def test_channels_are_made_by_timers_only():
     with pytest.raises(TypeError):
         Channel()
+
+
+def test_a_channel_made_behind_the_timers_back_belongs_to_no_heap():
+    """Channel.__new__ skips the refusal: what it gives is as good as closed."""
+    run_ok("""
+        from timerheap import Channel, select
+        channel = Channel.__new__(Channel)
+        assert channel.poll() is None and repr(channel) == "<timerheap.Channel idle>"
+        for receive in (channel.recv, lambda: channel.recv(0), lambda: select(channel, timeout=1)):
+            try:
+                receive()
+            except RuntimeError as exc:
+                assert "closed" in str(exc)
+            else:
+                raise AssertionError("received")
+        del channel
+    """)
 
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
@@ -67,9 +85,54 @@ def test_a_closed_heap_refuses_arming_and_its_handles_are_inactive(heap):
             arm()
 
 
+def test_what_is_due_when_a_callback_closes_the_heap_is_inactive(heap):
+    """The rest of the run is void, though its timers have not been let go of yet."""
+    seen = []
+    done = threading.Event()
+
+    def close():
+        heap.close()
+        seen.append((neighbour.active, neighbour.when, neighbour.stop(), len(heap)))
+
+    hold = threading.Event()
+    AfterFunc(0, hold.wait, PATIENCE, heap=heap)
+    AfterFunc(0, close, heap=heap)
+    neighbour = AfterFunc(0, seen.append, "fired", heap=heap)
+    AfterFunc(0, done.set, heap=heap)
+    hold.set()
+    wait_until(lambda: seen)
+    heap.close()
+    assert seen == [(False, None, False, 0)]
+    assert not done.is_set()
+    assert balance(heap) == 0
+
+
 def test_a_heap_is_true_even_when_empty(manual):
     assert len(manual) == 0
     assert bool(manual) is True
+
+
+def test_a_heap_made_while_the_default_heap_is_made_stays_the_only_default():
+    """A collection inside the making of the default heap may run a finalizer that needs it too."""
+    run_ok("""
+        import gc, threading
+        from timerheap import AfterFunc, default_heap
+
+        def meddle(phase, info):
+            if phase == "start" and not seen:
+                seen.append(None)
+                seen.append(default_heap())
+
+        for generation in range(200):
+            seen = []
+            gc.callbacks.append(meddle)
+            gc.set_threshold(1)
+            heap = default_heap()
+            gc.set_threshold(0)
+            gc.callbacks.remove(meddle)
+            assert len(seen) != 2 or seen[1] is heap is default_heap()
+            heap.close()
+    """)
 
 
 def test_a_closed_default_heap_is_replaced():

@@ -139,3 +139,10 @@ def test_the_clock_starts_where_told():
     heap = ManualHeap(1000.5)
     assert heap.time() == 1000.5
     assert Timer(1, heap=heap).when == 1001.5
+
+
+def test_a_refused_second_init_leaves_the_clock_alone(manual):
+    manual.advance(5)
+    with pytest.raises(RuntimeError):
+        manual.__init__(1)
+    assert manual.time() == 5

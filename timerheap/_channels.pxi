@@ -2,6 +2,10 @@
 #
 # Lock. The chan_ and line functions run with C held unless their first line says that they take it.
 
+cdef th_core nowhere        # the closed heap of a Channel that no timer made
+nowhere.closed = True
+
+
 @cython.final
 @cython.no_gc
 cdef class Channel:
@@ -16,16 +20,18 @@ cdef class Channel:
     cdef TimerHeap heap
     cdef th_chan ch
 
+    def __cinit__(self):
+        self.ch.core = &nowhere     # until new_channel names the heap; Channel.__new__ alone gets this far
+
     def __init__(self):
         raise TypeError("channels are made by timers")
 
     def __dealloc__(self):
-        if self.ch.core != NULL:
-            th_chan_lock()
-            if th_chan_live(&self.ch):
-                chan_retire(&self.ch)
-            th_chan_unlock()
-            th_count(&self.ch.core.channels, -1)
+        th_chan_lock()
+        if th_chan_live(&self.ch):
+            chan_retire(&self.ch)
+        th_chan_unlock()
+        th_count(&self.ch.core.channels, -1)
 
     def recv(self, timeout=None):
         """Wait for the timer and return its deadline, in seconds on time.monotonic(); for a Ticker,
@@ -536,13 +542,14 @@ cdef class ManualHeap(TimerHeap):
     def __cinit__(self, *args, **kwargs):
         self.core.manual = True
         self.core.running = True
+        self.core.exiting = False
         self.driver = current_thread()
 
     def __init__(self, start=0.0, *, name="manual", on_error=None):
         cdef int64_t ns = 0
         to_ns(start, &ns)
-        th_set_manual(self.core, ns)
         TimerHeap.__init__(self, name, on_error=on_error)
+        th_set_manual(self.core, ns)
 
     def time(self):
         """The manual clock, in seconds.
@@ -562,10 +569,10 @@ cdef class ManualHeap(TimerHeap):
         to_ns(seconds, &ns)
         if ns < 0:
             raise ValueError("time does not run backwards")
-        if self.advancing:
+        if self.advancer:
             raise RuntimeError("advance() is under way already")
         target = th_deadline(th_now(c), ns)
-        self.advancing = True
+        self.advancer = current_thread()
         try:
             while step(c, target):
                 wake_waiters(c)
@@ -573,7 +580,7 @@ cdef class ManualHeap(TimerHeap):
                 PyErr_CheckSignals()
         finally:
             let_run_go(self)
-            self.advancing = False
+            self.advancer = 0
         wake_waiters(c)
 
 

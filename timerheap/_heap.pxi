@@ -212,11 +212,14 @@ cdef inline void linger(th_core* c, th_timer* t) noexcept nogil:
 
 
 cdef inline bint cancel(th_core* c, th_timer* t) noexcept nogil:
-    """ARMED or DUE -> IDLE, counted as a cancel.  False when there was nothing to cancel."""
+    """ARMED or DUE -> IDLE, counted as a cancel. False when there was nothing to cancel; close() has cancelled
+    what is DUE, though the worker has yet to let go of it."""
     if t.state == TH_IDLE:
         return False
+    if t.state == TH_DUE and c.closed:
+        return False
     if t.state == TH_ARMED:
-        if t.pos + NEAR_END >= c.len:
+        if <size_t>t.pos + NEAR_END >= c.len:
             remove_at(c, t.pos)             # armed just now, most likely: all is at hand
         else:
             linger(c, t)

@@ -101,7 +101,7 @@ cdef class TimerHeap:
     cdef object thread        # threading.Thread of the worker
     cdef bint arrived         # that thread has begun to work
     cdef unsigned long driver  # manual heaps: ident of the thread that made it
-    cdef bint advancing       # manual heaps: advance() is under way
+    cdef unsigned long advancer  # manual heaps: ident of the thread in advance(), else 0
     cdef object __weakref__
 
     def __cinit__(self, *args, **kwargs):
@@ -115,6 +115,7 @@ cdef class TimerHeap:
             raise MemoryError()
         if not reserve_run(self.core, TH_PAGE // sizeof(th_entry)):
             raise MemoryError()
+        remember(self)              # here: a subclass may forget to call __init__
 
     def __init__(self, name="timerheap", *, executor=None, on_error=None):
         if not isinstance(name, str):
@@ -128,7 +129,6 @@ cdef class TimerHeap:
         self.name = name
         self.executor = executor
         self.on_error = on_error
-        remember(self)
 
     def __dealloc__(self):
         # No handle and no worker points here any more. Orphans may be left if nothing ever fired
@@ -243,8 +243,8 @@ cdef class TimerHeap:
 
     def close(self):
         """Cancel every timer: handles are inactive, blocked receivers get RuntimeError, arming
-        raises RuntimeError. Waits for a callback that is running, unless called from it. May be
-        called again.
+        raises RuntimeError. Waits for a callback that is running, unless called from it or
+        when the interpreter is on its way out. May be called again.
         """
         cdef th_core* c = self.core
         th_lock(c)
@@ -252,7 +252,7 @@ cdef class TimerHeap:
         th_unlock(c)
         close_channels(c)
         let_all_go(self)
-        if not c.manual:
+        if not c.manual and not c.exiting:
             join_worker(self, -1.0)
 
     def _timerproc(self):
@@ -260,10 +260,13 @@ cdef class TimerHeap:
 
 
 cdef void remember(TimerHeap heap):
-    """Note the heap for fork and exit."""
-    global all_heaps
-    all_heaps = [reference for reference in all_heaps if reference() is not None]
-    all_heaps.append(weakref.ref(heap))
+    """Note the heap for fork and exit. By single steps: a collection in between may make another heap."""
+    reference = weakref.ref(heap, forget)
+    all_heaps[id(reference)] = reference
+
+
+def forget(reference):
+    all_heaps.pop(id(reference), None)
 
 
 cdef void free_armed(th_core* c) noexcept:
@@ -285,8 +288,11 @@ def default_heap():
 
 cdef inline TimerHeap current_default():
     global the_default
+    cdef TimerHeap heap
     if the_default is None or the_default.core.closed:
-        the_default = TimerHeap()
+        heap = TimerHeap()
+        if the_default is None or the_default.core.closed:      # else a finalizer or a thread came first
+            the_default = heap
     return the_default
 
 

@@ -33,7 +33,7 @@
 cdef class TimerHeap
 cdef class Timer
 
-cdef list all_heaps = []          # weak references; for fork and exit
+cdef dict all_heaps = {}          # weak references by their id, in the order of creation; for fork and exit
 cdef list paused = []             # strong references: heaps whose workers have left for a fork
 cdef bint at_exit = False         # the exit handler has run
 
@@ -358,7 +358,7 @@ cdef int join_worker(TimerHeap heap, double patience) except -1:
 cdef list live_heaps():
     """Strong references to all heaps in the order of creation."""
     cdef list heaps = []
-    for reference in all_heaps:
+    for reference in list(all_heaps.values()):
         heap = reference()
         if heap is not None:
             heaps.append(heap)
@@ -376,7 +376,7 @@ def stop_at_exit():
     for heap in heaps:
         th_lock(heap.core)
         patience.append(1.0 if heap.core.parked else 0.05)
-        heap.core.exiting = True
+        heap.core.exiting = not heap.core.manual    # virtual time goes on as long as somebody turns it
         th_unlock(heap.core)
         th_signal(heap.core)
     for heap, seconds in zip(heaps, patience):
@@ -446,6 +446,8 @@ def after_fork_in_child():
     paused = []                         # heaps that lived by this alone now live by the list above
     for heap in heaps:
         heap.thread = None
+        if heap.advancer != current_thread():
+            heap.advancer = 0           # that thread is not in the child
         heap.core.pausing = False
     for heap in heaps:
         let_all_go(heap)
