@@ -40,7 +40,7 @@ help:
 	@echo "make lint types   ruff, cython-lint, codespell; mypy, stubtest"
 	@echo "make dist         sdist and wheel into dist/"
 	@echo "make develop      an editable install with every tool: . $(develop)/bin/activate"
-	@echo "make stress       the ledger under many threads        STRESS_ARGS='--seconds 60'"
+	@echo "make stress       the ledger under many threads       SECONDS=60 THREADS=8 SEED=1"
 	@echo "make test-native  the C core against a model: gcc, sanitizers, a fixed share of random histories"
 	@echo "make fuzz         the same under libFuzzer             SECONDS=60, CLANG=clang-14"
 	@echo "make valgrind     the C core under memcheck and DRD"
@@ -81,16 +81,16 @@ dist wheel: $(release)/.with-dist
 develop: $(develop)/.editable
 	@echo "ready: . $(develop)/bin/activate"
 
+# SECONDS is the shell's own name for a clock; here it only ever comes from the command line.
 .PHONY: stress
 stress: $(release)/.with-test
-	@$(call run,$(release)) tests/stress/ledger.py $(STRESS_ARGS)
+	@$(call run,$(release)) tests/stress/ledger.py --seconds $(or $(SECONDS),20) --threads $(or $(THREADS),8) \
+		$(if $(SEED),--seed $(SEED)) $(STRESS_ARGS)
 
 # The native core alone (tests/native/README.md): _heap.pxi as C, without Python. CLANG and its LLVM tools are one
 # version's; everything but `make fuzz` needs the C compiler only.
 CLANG ?= $(firstword $(notdir $(wildcard /usr/bin/clang-19 /usr/bin/clang-14 /usr/bin/clang)) clang)
 llvm = $(patsubst clang%,llvm-$(1)%,$(notdir $(CLANG)))
-SECONDS ?= 60
-SEED ?= 1
 native := build/native
 native_sources := $(native)/seam.c $(native)/constants.h $(wildcard tests/native/*.[ch] csrc/*.h)
 native_flags = -std=gnu11 -D_GNU_SOURCE -g -Itests/native -I$(native) -Icsrc \
@@ -109,8 +109,8 @@ test-native: $(native)/replay-asan $(native)/replay $(native)/threads-tsan
 
 fuzz: $(native)/fuzz $(native)/replay-asan $(native)/replay-covered
 	@mkdir -p $(native)/found
-	@echo "fuzzing for $(SECONDS) s; the log is $(native)/fuzz.log"
-	@$(native)/fuzz -max_len=600 -timeout=20 -max_total_time=$(SECONDS) -print_final_stats=1 -artifact_prefix=$(native)/ \
+	@echo "fuzzing for $(or $(SECONDS),60) s; the log is $(native)/fuzz.log"
+	@$(native)/fuzz -max_len=600 -timeout=20 -max_total_time=$(or $(SECONDS),60) -print_final_stats=1 -artifact_prefix=$(native)/ \
 		$(native)/found tests/native/corpus >$(native)/fuzz.log 2>&1 || { tail -40 $(native)/fuzz.log; exit 1; }
 	@grep -E 'executed_units|exec_per_sec' $(native)/fuzz.log
 	@echo "what it found, under address and undefined:"
