@@ -1,6 +1,7 @@
 """Fixtures shared by the suite."""
 
 import gc
+import signal
 import sys
 import threading
 
@@ -8,6 +9,9 @@ import pytest
 
 from timerheap import TimerHeap
 from timerheap.testing import ManualHeap
+
+# A script's background jobs are started with SIGINT ignored, and would hand that on to the processes of these tests.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
