@@ -70,6 +70,7 @@ typedef struct th_core {
     int closed;              /* guard M to write; set once */
     int exiting;             /* the interpreter is on its way out: arming works, nothing fires; set once */
     int running;             /* a worker exists or is being started; guard GIL to set, M to clear */
+    int arrived;             /* that worker is in timerproc, where one only may be; guard M */
     int pausing;             /* the worker shall leave, to come back after a fork; guard M */
     int parked;              /* the worker is in its wait; guard M */
     int firing;              /* the worker is in fire_run; GIL */

@@ -62,7 +62,7 @@ static void th_after_fork_in_child(void)
         c->epoch++;
         c->chan_cancelled += c->chan_live;
         c->chan_live = c->tickers = 0;
-        c->exiting = c->firing = 0;
+        c->exiting = c->firing = c->arrived = 0;
         c->running = c->manual;
         c->pausing = 1;
     }

@@ -49,6 +49,24 @@ cdef extern from *:
     #define th_mul_overflow __builtin_mul_overflow
     #define th_add_overflow __builtin_add_overflow
     #define th_raise_pending() (PyErr_Occurred() ? -1 : 0)
+
+    /* The exception that is set, which is cleared; a new reference. Not by try and except: where there is no memory
+     * for a traceback, Cython's handler releases the NULL it has in its place. */
+    static inline PyObject *th_take_exception(void)
+    {
+    #if PY_VERSION_HEX >= 0x030C0000
+        return PyErr_GetRaisedException();
+    #else
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        PyErr_NormalizeException(&type, &value, &traceback);
+        if (traceback != NULL)
+            PyException_SetTraceback(value, traceback);
+        Py_XDECREF(type);
+        Py_XDECREF(traceback);
+        return value;
+    #endif
+    }
     #define th_tuple_items(t) (&PyTuple_GET_ITEM(t, 0))
     #define th_prefetch(p) __builtin_prefetch((p), 1)
     #define th_set_alloc(type, alloc) ((type)->tp_alloc = (alloc))
@@ -157,6 +175,7 @@ cdef extern from "core.h" nogil:
         int closed
         int exiting
         int running
+        int arrived
         int pausing
         int parked
         int firing
@@ -286,7 +305,9 @@ cdef extern from "Python.h":
     bint gc_tracked "PyObject_GC_IsTracked"(PyObject* o)
     bint PyFloat_CheckExact(object o)
     double PyFloat_AS_DOUBLE(object o)
-    double PyFloat_AsDouble(object o) except? -1.0
+    double float_as_double "PyFloat_AsDouble"(object o) noexcept    # its error is left set
+    bint error_matches "PyErr_ExceptionMatches"(object kind)
+    void PyErr_Clear()
     bint PyLong_Check(object o)
     long long PyLong_AsLongLongAndOverflow(object o, int* overflow) except? -1
     int PyErr_CheckSignals() except -1
@@ -310,7 +331,9 @@ cdef extern from "Python.h":
     int Py_AddPendingCall(int (*func)(void*) except -1, void* arg)
     void write_unraisable "PyErr_WriteUnraisable"(PyObject* source)
     PyObject* call_objects "PyObject_CallFunctionObjArgs"(PyObject* func, ...)
+    PyObject* call_method "PyObject_CallMethodObjArgs"(PyObject* o, PyObject* name, ...)
     int raise_pending "th_raise_pending"() except -1
+    object take_exception "th_take_exception"()
 
 cdef enum:
     INSERTION_MAX = 48    # entries; up to here insertion beats the histogram of a radix pass

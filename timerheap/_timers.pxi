@@ -14,8 +14,11 @@
 
 cdef extern from *:
     """
-    static __thread int th_depth;         /* releases nested in this thread */
-    static __thread PyObject *th_later;   /* handles put off because of that, linked through t.when */
+    /* In the thread's static block: elsewhere the C library would allocate them when a thread first comes here, and
+     * abort the process where it cannot. */
+    #define TH_THREAD static __thread __attribute__((tls_model("initial-exec")))
+    TH_THREAD int th_depth;         /* releases nested in this thread */
+    TH_THREAD PyObject *th_later;   /* handles put off because of that, linked through t.when */
 
     """
     int th_depth
@@ -52,11 +55,12 @@ cdef int to_ns(object seconds, int64_t* ns) except -1:
             if mul_overflow(whole, NS_PER_S, ns) or add_overflow(ns[0], seconds.microseconds * 1000, ns):
                 ns[0] = TH_NEVER if whole > 0 else INT64_MIN
             return 0
-        try:
-            value = PyFloat_AsDouble(seconds)
-        except OverflowError:
+        value = float_as_double(seconds)
+        if value == -1.0 and error_matches(OverflowError):
+            PyErr_Clear()
             ns[0] = TH_NEVER if seconds > 0 else INT64_MIN
             return 0
+        raise_pending()
     if value != value:
         raise ValueError("a duration must not be NaN")
     value = ceil(value * 1e9)
@@ -99,7 +103,6 @@ cdef class TimerHeap:
     cdef object executor
     cdef object on_error
     cdef object thread        # threading.Thread of the worker
-    cdef bint arrived         # that thread has begun to work
     cdef unsigned long driver  # manual heaps: ident of the thread that made it
     cdef unsigned long advancer  # manual heaps: ident of the thread in advance(), else 0
     cdef object __weakref__

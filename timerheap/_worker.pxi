@@ -38,6 +38,7 @@ cdef list paused = []             # strong references: heaps whose workers have 
 cdef bint at_exit = False         # the exit handler has run
 
 cdef str CLOSED_HEAP = "the timer heap is closed"
+cdef str SUBMIT = "submit"
 
 
 cdef inline PyObject* handle_of(th_timer* t) noexcept nogil:
@@ -67,7 +68,7 @@ cdef bint next_run(th_core* c) noexcept nogil:
             break
         th_mask_signals(c)
         th_park(c, c.keys[0].when if c.len else TH_NEVER)
-    c.running = False
+    c.running = c.arrived = False
     th_unlock(c)
     return False
 
@@ -113,14 +114,6 @@ def report_to_threading(exc, timer):
     threading.excepthook(threading.ExceptHookArgs((type(exc), exc, exc.__traceback__, threading.current_thread())))
 
 
-cdef object pending_exception():
-    """The exception that a raw call left set, which is cleared."""
-    try:
-        raise_pending()
-    except BaseException as exc:
-        return exc
-
-
 cdef void report(TimerHeap heap, object exc, object timer) noexcept:
     """Hand what a callback raised to on_error or threading.excepthook. What the hook itself raises
     goes to sys.unraisablehook: the worker lives on."""
@@ -148,13 +141,14 @@ cdef void call(TimerHeap heap, th_timer* t, PyObject* handle) noexcept:
         if result != NULL:
             decref(result)
         else:
-            report(heap, pending_exception(), <Timer>handle if handle != NULL else adopt(heap, t))
+            report(heap, take_exception(), <Timer>handle if handle != NULL else adopt(heap, t))
         return
     timer = <Timer>handle if handle != NULL else adopt(heap, t)
-    try:
-        heap.executor.submit(run_job, timer)
-    except BaseException as exc:
-        report(heap, exc, timer)
+    result = call_method(<PyObject*>heap.executor, <PyObject*>SUBMIT, <PyObject*>run_job, <PyObject*>timer, NULL)
+    if result != NULL:
+        decref(result)
+    else:
+        report(heap, take_exception(), timer)
 
 
 cdef bint enter_fresh_context(PyObject** context) noexcept:
@@ -188,7 +182,7 @@ def run_job(Timer timer):
     if result != NULL:
         decref(result)
     else:
-        report(timer.heap, pending_exception(), timer)
+        report(timer.heap, take_exception(), timer)
 
 
 cdef void free_record(th_core* c, th_timer* t) noexcept:
@@ -282,15 +276,25 @@ cdef void empty_run(th_core* c) noexcept:
     th_unlock(c)
 
 
+cdef bint arrive(th_core* c) noexcept nogil:
+    """Take up the worker's post. False when it is taken, or no longer offered: see start_worker."""
+    cdef bint mine
+    th_lock(c)
+    mine = c.running and not c.arrived
+    if mine:
+        c.arrived = True
+    th_unlock(c)
+    return mine
+
+
 cdef int timerproc(TimerHeap heap) except -1:
     """The worker's whole life."""
     cdef th_core* c = heap.core
     cdef uint32_t generation = c.generation
     cdef bint due = True
-    thread = threading.current_thread()
-    if heap.thread is not thread:
-        return 0                        # given up by start_worker: another may be at work
-    heap.arrived = True
+    if not arrive(c):
+        return 0
+    heap.thread = threading.current_thread()
     th_precise_sleeps()
     while due and generation == c.generation:
         with nogil:
@@ -313,10 +317,13 @@ cdef int start_worker(TimerHeap heap) except -1:
     worker looks at the heap as soon as it runs. Waiting could deadlock, since the new thread may
     run a finalizer that arms before it reports as started.
 
-    A signal handler may raise in Thread.start() when the thread is on its way already. One that has arrived
-    stays the worker; one that has not finds itself given up, so that there are never two.
+    Thread.start may fail when the thread is there already: out of memory, or interrupted by a signal
+    handler that raises. Where it has arrived it is the worker; one that arrives after the failure finds
+    no post, or takes that of the next start. So there are never two.
     """
     cdef sigset_t mask
+    cdef PyObject* started
+    cdef bint failed
     cdef th_core* c = heap.core
     if c.closed:
         raise RuntimeError(CLOSED_HEAP)
@@ -325,21 +332,31 @@ cdef int start_worker(TimerHeap heap) except -1:
     c.running = True
     th_mask_for_start(c)
     mask = c.callback_mask
-    heap.arrived = False
-    try:
-        heap.thread = threading.Thread(target=heap._timerproc, name=heap.name, daemon=True)
-        heap.thread.start()
-    except BaseException as exc:
-        if not heap.arrived:
-            heap.thread = None
-            c.running = False
-        # A program that is ending gets no new threads, and no complaint: its timers would not fire
-        # anyway.
-        if not (isinstance(exc, RuntimeError) and not threading.main_thread().is_alive()):
-            raise
-    finally:
-        th_unmask_after_start(&mask)
+    started = call_objects(<PyObject*>start_thread, <PyObject*>heap, NULL)
+    th_unmask_after_start(&mask)
+    if started != NULL:
+        decref(started)
+        return 0
+    exc = take_exception()
+    th_lock(c)
+    failed = not c.arrived
+    if failed:
+        c.running = False
+    th_unlock(c)
+    if not failed and isinstance(exc, Exception):
+        return 0                        # all that was lost is the news of the start
+    # A program that is ending gets no new threads, and no complaint: its timers would not fire
+    # anyway.
+    if not (isinstance(exc, RuntimeError) and not threading.main_thread().is_alive()):
+        raise exc
     return 0
+
+
+def start_thread(TimerHeap heap):
+    thread = threading.Thread(target=heap._timerproc, name=heap.name, daemon=True)
+    thread.start()
+    if not heap.core.arrived:
+        heap.thread = thread
 
 
 cdef int join_worker(TimerHeap heap, double patience) except -1:
