@@ -94,8 +94,9 @@ class Finished:
     seconds: float
 
 
-def run_python(code, *flags, send=None, cwd=None, timeout=2 * PATIENCE):
-    """Run `code` in an interpreter of its own, with `flags`; `Finished` when it has ended.
+def run_python(code, *flags, send=None, cwd=None, env=None, timeout=2 * PATIENCE):
+    """Run `code` in an interpreter of its own, with `flags` and what `env` adds to the environment; `Finished` when
+    it has ended.
 
     With `send`, a signal, the code must print a line "ready" (flushed), upon which it gets it.
     A process that takes longer than `timeout` seconds is aborted, and the stacks it dumps are
@@ -108,6 +109,7 @@ def run_python(code, *flags, send=None, cwd=None, timeout=2 * PATIENCE):
         stderr=subprocess.PIPE,
         text=True,
         cwd=cwd,
+        env=None if env is None else os.environ | env,
         start_new_session=True,
     )
     start = time.monotonic()

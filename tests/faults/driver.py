@@ -1,0 +1,328 @@
+"""Lets each allocation of a scenario fail in turn; run with shim.c preloaded and PYTHONMALLOC=malloc.
+
+    python tests/faults/driver.py NAME...       (all without a name)
+
+A scenario is a function of a heap that yields once what it needs is there. What it does from then on is done again and
+again, with the first, the second, ... allocation of the process failing, until there are no more of them. Each time:
+the scenario ends well or with MemoryError (RuntimeError where a thread is to be started), nothing hangs, check() finds
+every invariant in place, the ledger balances, what was armed and not refused fires, and the same step, repeated with
+all the memory it wants, works.
+
+Prints a line for each scenario and for each kind of failure: the name, and how many sites were survived.
+"""
+
+import contextvars
+import ctypes
+import faulthandler
+import gc
+import sys
+import threading
+import time
+
+from timerheap import AfterFunc, Ticker, Timer, TimerHeap, select
+from timerheap.testing import ManualHeap
+
+PAGES, ALLOCATIONS, THREADS = 2, 1 | 2, 4
+SELF, OTHERS = 0, 1
+KEYS_IN_A_PAGE = 4096 // 16 - 3
+
+shim = ctypes.CDLL(None)
+shim.fault_set.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long]
+shim.fault_set.restype = None
+
+variable = contextvars.ContextVar("variable")
+
+
+class Fired:
+    """A callback that counts its calls without needing memory for long."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self, *args):
+        self.count += 1
+
+
+def arm(heap):
+    """A function timer without arguments, its handle kept; then dropped."""
+    fired = Fired()
+    yield
+    timer = AfterFunc(0, fired, heap=heap)
+    del timer
+
+
+def arm_with_arguments(heap):
+    """One argument in the record; three, and a context, beside it."""
+    fired, context = Fired(), contextvars.copy_context()
+    yield
+    AfterFunc(0, fired, 1, heap=heap)
+    AfterFunc(0, fired, 1, 2, 3, heap=heap)
+    AfterFunc(0, fired, context=context, heap=heap)
+
+
+def grow(heap):
+    """The key that needs another page."""
+    timers = [AfterFunc(3600, int, heap=heap) for _ in range(KEYS_IN_A_PAGE)]
+    yield
+    timers.append(AfterFunc(3600, int, heap=heap))
+
+
+def drop(heap):
+    """Handles dropped while they are armed: their records want a slab slot."""
+    timers = [AfterFunc(delay, int, heap=heap) for delay in (3600, 0.001, 3600)]
+    yield
+    timers.clear()
+
+
+def stop(heap):
+    timers = [AfterFunc(3600, int, heap=heap) for _ in range(600)]
+    yield
+    for timer in timers:
+        timer.stop()
+
+
+def reset(heap):
+    timer, other = AfterFunc(3600, int, heap=heap), AfterFunc(3600, int, heap=heap)
+    other.stop()
+    yield
+    timer.reset(7200)
+    timer.reset(0)
+    other.reset(3600)
+
+
+def reset_when_due(_):
+    """In the callback before its own, with the keys full: a refused reset must leave it due."""
+    fired, errors, hits, wanted = Fired(), [], [], []
+    heap = ManualHeap(on_error=lambda exc, timer: errors.append(type(exc)))
+
+    def first():
+        filling = [AfterFunc(3600, int, heap=heap) for _ in range(KEYS_IN_A_PAGE)]
+        try:
+            shim.fault_set(ALLOCATIONS if wanted[0] >= 0 else 0, SELF, wanted[0])
+            second.reset(1)
+        finally:
+            hits.append(shim.fault_end())
+        for timer in filling:
+            timer.stop()
+
+    AfterFunc(1, first, heap=heap)
+    second = AfterFunc(1, fired, heap=heap)
+    wanted.append((yield))
+    shim.fault_end()
+    heap.advance(2)
+    heap.check()
+    stats = heap.stats()
+    assert fired.count == 1, fired.count
+    assert stats["arms"] == stats["fired"] + stats["cancelled"] + stats["armed"], stats
+    assert set(errors) <= {MemoryError}, errors
+    report_hit(any(hits))
+    heap.close()
+
+
+def channel(heap):
+    yield
+    timer = Timer(0, heap=heap)
+    assert timer.c.recv(1) is not None
+    timer.reset(0.0001)
+    assert timer.c.recv(5) is not None
+    timer.reset(3600)
+    assert timer.stop()
+    assert timer.c.poll() is None
+
+
+def ticker(heap):
+    yield
+    with Ticker(1e-4, heap=heap) as ticker:
+        assert next(ticker) < next(ticker)
+        ticker.reset(1e-4)
+        assert ticker.c.recv(5)
+
+
+def wait_for_many(heap):
+    """More channels than fit the lines kept on the stack."""
+    channels = [Timer(3600, heap=heap).c for _ in range(6)]
+    yield
+    try:
+        select(*channels, timeout=1e-4)
+    except TimeoutError:
+        return
+    raise AssertionError("a value from nowhere")
+
+
+def make_heap(_):
+    yield
+    heap = TimerHeap("another")
+    heap.close()
+
+
+def make_manual_heap(_):
+    """Callbacks that leave a variable in their context, so that each wants a new one."""
+    yield
+    heap = ManualHeap()
+    fired = Fired()
+    for _ in range(3):
+        AfterFunc(0, fired, heap=heap)
+    AfterFunc(1, variable.set, 1, heap=heap)
+    AfterFunc(1, fired, heap=heap)
+    heap.advance(2)
+    assert fired.count == 4
+    assert len(heap) == 0
+    heap.check()
+    heap.close()
+
+
+def start(_):
+    """The first timer of a heap starts its worker."""
+    heap = TimerHeap("starting")
+    fired = Fired()
+    refused = False
+    yield
+    try:
+        AfterFunc(0, fired, heap=heap)
+    except (MemoryError, RuntimeError):
+        refused = True
+        raise
+    finally:
+        hit = shim.fault_end()
+        assert len(heap) + fired.count <= 1
+        AfterFunc(0, fired, heap=heap)
+        wait_for(lambda: fired.count >= 2 - refused)
+        # One whose start was given up leaves; of two that stay each would think the heap its own.
+        wait_for(lambda: sum(thread.name == "starting" and thread.is_alive() for thread in threading.enumerate()) == 1)
+        heap.check()
+        heap.close()
+        assert fired.count == 2 - refused
+        report_hit(hit)
+
+
+def fire(_):
+    """The worker's own allocations: contexts, and the handles and tracebacks that an error needs."""
+    errors, fired = [], Fired()
+
+    def fails():
+        raise ValueError("mine")
+
+    heap = TimerHeap("firing", on_error=lambda exc, timer: errors.append(type(exc)))
+    AfterFunc(0, fired, heap=heap)
+    wait_for(lambda: fired.count == 1)
+    for number in range(4):
+        AfterFunc(0.02, fired, heap=heap)
+        AfterFunc(0.02, variable.set, number, heap=heap)
+        AfterFunc(0.02, fails, heap=heap)
+    last = threading.Event()
+    AfterFunc(0.02, last.set, heap=heap)
+    yield
+    wait_for(lambda: len(heap) == 0)
+    hit = shim.fault_end()
+    after = Fired()
+    AfterFunc(0, after, heap=heap)
+    wait_for(lambda: after.count == 1)
+    assert heap.stats()["fired"] == heap.stats()["arms"]
+    assert fired.count == 5, fired.count
+    heap.check()
+    heap.close()
+    report_hit(hit)
+
+
+def report_hit(hit):
+    """A scenario that ended the faults itself has attempt() find what it found."""
+    shim.fault_set(0, SELF, -1 if hit else 1)
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError("what was waited for did not happen")
+        time.sleep(0.0005)
+
+
+def settle(heap):
+    """The ledger and every invariant of a heap after a scenario, and one timer more."""
+    heap.check()
+    fired = Fired()
+    AfterFunc(0, fired, heap=heap)
+    wait_for(lambda: fired.count == 1)
+    stats = heap.stats()
+    accounted = stats["fired"] + stats["received"] + stats["cancelled"] + stats["armed"] - stats["tickers"]
+    assert stats["arms"] == accounted, stats
+    heap.check()
+
+
+def attempt(scenario, what, whose, n):
+    """One go with the n-th allocation failing (n < 0: none). Whether there was an n-th, and what it led to."""
+    heap = TimerHeap("faults")
+    held = AfterFunc(0, int, heap=heap)  # held, so that the slab is still untouched
+    wait_for(lambda: not held.active)
+    steps = scenario(heap)
+    next(steps)
+    outcome = "ended well"
+    try:
+        shim.fault_set(what if n >= 0 else 0, whose, n)
+        try:
+            steps.send(n)
+        finally:
+            hit = shim.fault_end()
+    except StopIteration:
+        pass
+    except MemoryError:
+        outcome = "MemoryError"
+    except RuntimeError as exc:
+        if not (what & THREADS):
+            raise
+        outcome = f"RuntimeError: {exc}"
+    del steps
+    settle(heap)
+    heap.close()
+    heap.check()
+    return hit, outcome
+
+
+SCENARIOS = {
+    function.__name__: (function, what, whose)
+    for function, what, whose in (
+        (arm, ALLOCATIONS, SELF),
+        (arm_with_arguments, ALLOCATIONS, SELF),
+        (grow, ALLOCATIONS, SELF),
+        (drop, ALLOCATIONS, SELF),
+        (stop, ALLOCATIONS, SELF),
+        (reset, ALLOCATIONS, SELF),
+        (reset_when_due, ALLOCATIONS, SELF),
+        (channel, ALLOCATIONS, SELF),
+        (ticker, ALLOCATIONS, SELF),
+        (wait_for_many, ALLOCATIONS, SELF),
+        (make_heap, ALLOCATIONS, SELF),
+        (make_manual_heap, ALLOCATIONS, SELF),
+        # threading makes a function for each thread, and from 3.12 on CPython corrupts its memory where there is none
+        # left for that.
+        (start, (ALLOCATIONS if sys.version_info < (3, 12) else PAGES) | THREADS, SELF),
+        (fire, ALLOCATIONS, OTHERS),
+    )
+}
+
+
+def main(names):
+    unraisable = []
+    sys.unraisablehook = lambda seen: unraisable.append(seen.exc_type)
+    gc.disable()
+    for name in names or SCENARIOS:
+        faulthandler.dump_traceback_later(60, exit=True)
+        attempt(*SCENARIOS[name], -1)
+        unraisable.clear()
+        n, outcomes = 0, {}
+        while True:
+            hit, outcome = attempt(*SCENARIOS[name], n)
+            if not hit:
+                assert outcome == "ended well", outcome
+                break
+            outcomes[outcome] = outcomes.get(outcome, 0) + 1
+            n += 1
+        # A thread whose start() failed after it was there finds itself struck from the list of those to come: KeyError.
+        assert set(unraisable) <= {MemoryError, KeyError if name == "start" else MemoryError}, unraisable
+        told = ", ".join(f"{count} x {outcome}" for outcome, count in sorted(outcomes.items()))
+        print(f"{name}: {n} of {n} sites survived ({told})", flush=True)
+    faulthandler.cancel_dump_traceback_later()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,146 @@
+"""What the system refuses or does to the process: no memory, no threads, signals, a wall clock that jumps, a stop."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers import PATIENCE, run_ok, run_python
+
+FAULTS = Path(__file__).parent / "faults"
+
+SCENARIOS = (
+    "arm", "arm_with_arguments", "grow", "drop", "stop", "reset", "reset_when_due", "channel", "ticker",
+    "wait_for_many", "make_heap", "make_manual_heap", "start", "fire",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory):
+    """The environment of a process whose allocations, threads and wall clock can be tampered with."""
+    library = tmp_path_factory.mktemp("faults") / "shim.so"
+    subprocess.run(["cc", "-O1", "-w", "-shared", "-fPIC", FAULTS / "shim.c", "-o", library, "-ldl"], check=True)
+    return {"LD_PRELOAD": str(library), "PYTHONMALLOC": "malloc"}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_every_allocation_may_fail(shim, name):
+    """In turn: see faults/driver.py for what is demanded after each."""
+    done = run_python(f"import runpy, sys; sys.argv[1:] = [{name!r}]; runpy.run_path({str(FAULTS / 'driver.py')!r}, "
+                      "run_name='__main__')", env=shim, timeout=110)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{name}: ")
+    print(done.stdout)
+
+
+WALL = """
+    import ctypes, time
+    from timerheap import AfterFunc, Ticker, Timer, select, sleep
+    shim = ctypes.CDLL(None)
+    shim.fault_wall.argtypes = [ctypes.c_long]
+"""
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_the_wall_clock_does_not_matter(shim, hours):
+    """Moved by an hour while timers wait: nothing early, nothing late by it."""
+    code = f"""
+    late = []
+    def fire(at): late.append(time.monotonic() - at)
+    for n in range(1, 6):
+        AfterFunc(n * 0.1, fire, time.monotonic() + n * 0.1)
+    timer, ticker = Timer(0.3), Ticker(0.05)
+    wall = time.time()
+    shim.fault_wall({hours} * 3600)
+    assert abs(time.time() - wall - {hours} * 3600) < 60
+    ticks = [next(ticker) for _ in range(3)]
+    AfterFunc(0.01, fire, time.monotonic() + 0.01)
+    select(timer.c, timeout=20)
+    sleep(0.3)
+    try:
+        Timer(3600).c.recv(timeout=0.1)
+    except TimeoutError:
+        pass
+    for _ in range(2000):
+        if len(late) == 6:
+            break
+        time.sleep(0.01)
+    assert len(late) == 6 and 0 <= min(late) and max(late) < 20, late
+    """
+    run_ok(WALL + code, env=shim)
+
+
+def test_receives_are_exact_under_a_rain_of_signals():
+    """The main thread, which runs the handlers, blocks in every way a thousand signals a second."""
+    run_ok("""
+        import signal, time
+        from timerheap import Ticker, Timer, select
+        count = 0
+
+        def handler(*args):
+            global count
+            count += 1
+
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, 1e-3, 1e-3)
+        timer, ticker, never = Timer(3600), Ticker(2e-3), Timer(float("inf"))
+        last = 0.0
+        for n in range(150):
+            assert timer.reset(3e-3) is (n == 0)
+            when = timer.when
+            assert timer.c.recv() == when <= time.monotonic()
+            assert timer.reset(2e-3) is False
+            when = timer.when
+            channel, value = select(never.c, timer.c)
+            assert (channel, value) == (timer.c, when) and when <= time.monotonic()
+            tick = next(ticker)
+            assert last < tick <= time.monotonic()
+            last = tick
+            start = time.monotonic()
+            try:
+                never.c.recv(timeout=1e-3)
+            except TimeoutError:
+                assert time.monotonic() - start >= 1e-3
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        assert count > 50, count
+    """)
+
+
+def test_a_process_that_was_stopped_catches_up_with_one_tick():
+    """SIGSTOP, three seconds, SIGCONT: one tick for the time away, and on along the grid."""
+    code = """
+        import sys, time
+        from timerheap import AfterFunc, Ticker
+        runs = []
+        def again():
+            runs.append(time.monotonic())
+            AfterFunc(0.1, again)
+        again()
+        with Ticker(0.1) as ticker:
+            first = next(ticker)
+            ticks, seen = [first], [time.monotonic()]
+            print("ready", flush=True)
+            while ticks[-1] < first + 5:
+                ticks.append(next(ticker))
+                seen.append(time.monotonic())
+        steps = [round((b - a) / 0.1) for a, b in zip(ticks, ticks[1:])]
+        assert all(abs((tick - first) / 0.1 - round((tick - first) / 0.1)) < 1e-6 for tick in ticks)
+        away = max(b - a for a, b in zip(seen, seen[1:]))
+        assert away > 2, away
+        # Missed ticks are dropped: the oldest is delivered at once, the next one is ahead.
+        assert len(ticks) <= (5 - away) / 0.1 + 4, (len(ticks), away)
+        assert all(tick <= at for tick, at in zip(ticks, seen))
+        assert max(steps) * 0.1 > away - 0.3, (steps, away)
+        assert len(runs) < 5.5 / 0.1 - away / 0.1 + 4, (len(runs), away)
+    """
+    program = "\n".join(line[8:] for line in code.splitlines())
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdout.readline() == b"ready\n"
+        os.kill(child.pid, signal.SIGSTOP)
+        time.sleep(3)
+        os.kill(child.pid, signal.SIGCONT)
+        _, errors = child.communicate(timeout=PATIENCE)
+    assert (child.returncode, errors) == (0, b"")
