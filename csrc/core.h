@@ -24,7 +24,7 @@
 /* Keys are stored from the fourth 16-byte place of the mapping on: the children of i, 4i + 1 to 4i + 4, then
  * share one 64-byte cache line, and a siftdown touches one line a level. */
 #define TH_KEY_PAD 3
-#ifndef TH_KEYS_MAX /* this one, TH_CHUNK and TH_HUGE are made small by tests/native, to be reached */
+#ifndef TH_KEYS_MAX /* this one and TH_CHUNK are made small by tests/native, to be reached */
 #define TH_KEYS_MAX ((size_t)UINT32_MAX) /* th_timer.pos has 32 bits */
 #endif
 
