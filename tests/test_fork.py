@@ -201,6 +201,42 @@ def test_hooks_of_others_may_use_timers_around_a_fork(count):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_finalizers_may_arm_while_the_child_lets_go():
+    """The fork happens inside a run; what finalizers arm must not bring a worker that takes that run over."""
+    run_fork("""
+    import warnings
+    warnings.simplefilter("ignore", DeprecationWarning)
+    heap = TimerHeap()
+    fired, status = [], []
+    held, gate, done = threading.Event(), threading.Event(), threading.Event()
+
+    class Callback:
+        def __call__(self):
+            fired.append(1)
+        def __del__(self):
+            AfterFunc(0, int, heap=heap)
+            time.sleep(0.001)
+
+    def child():
+        time.sleep(0.1)
+        assert fired == []
+        heap.check()
+        own = threading.Event()
+        AfterFunc(0, own.set, heap=heap)
+        assert own.wait(10)
+
+    AfterFunc(0, lambda: held.set() or gate.wait(10), heap=heap)
+    assert held.wait(10)
+    AfterFunc(0, lambda: status.append(forked(child)), heap=heap)
+    for _ in range(50):
+        AfterFunc(0, Callback(), heap=heap)
+        AfterFunc(3600, Callback(), heap=heap)
+    AfterFunc(0, done.set, heap=heap)
+    gate.set()
+    assert done.wait(20) and status == [0]
+    """)
+
+
 def test_a_subclass_that_never_calls_init_is_known_to_a_fork():
     run_fork("""
     class Heap(TimerHeap):

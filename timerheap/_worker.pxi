@@ -465,10 +465,11 @@ def after_fork_in_child():
         heap.thread = None
         if heap.advancer != current_thread():
             heap.advancer = 0           # that thread is not in the child
-        heap.core.pausing = False
     for heap in heaps:
-        let_all_go(heap)
+        # Finalizers may arm meanwhile. No worker may start before the run is let go of, or both would own it.
         let_run_go(heap)
+        let_all_go(heap)
+        heap.core.pausing = False
 
 
 cdef int let_all_go(TimerHeap heap) except -1:
