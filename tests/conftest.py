@@ -14,6 +14,15 @@ from timerheap.testing import ManualHeap
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--life-repeat", type=int, default=1, help="times each end of a process is tried; more than 1: also 500 forks"
+    )
+    parser.addoption(
+        "--exit-limit", type=float, default=20, help="seconds a process may take to end (a busy machine needs many)"
+    )
+
+
 @pytest.fixture
 def heap():
     """A heap on real time; checked, then closed, when the test is over."""

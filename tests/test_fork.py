@@ -23,9 +23,9 @@ CHILD = """
 """
 
 
-def run_fork(code, *args):
+def run_fork(code, *args, **options):
     """Run code in a process of its own, warnings as errors; it must end well and say nothing."""
-    done = run_python(CHILD + code, *args)
+    done = run_python(CHILD + code, *args, **options)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -113,8 +113,10 @@ def test_fork_inside_a_callback():
     """)
 
 
-def test_forks_under_load():
-    run_fork("""
+@pytest.mark.timeout(3600)
+def test_forks_under_load(pytestconfig):
+    forks = 40 if pytestconfig.getoption("life_repeat") == 1 else 500
+    run_fork(f"""
     import warnings
     warnings.simplefilter("ignore", DeprecationWarning)
     stop = threading.Event()
@@ -135,13 +137,64 @@ def test_forks_under_load():
         AfterFunc(0, done.set)
         assert done.wait(10)
 
-    statuses = [forked(child) for _ in range(15)]
+    statuses = [forked(child) for _ in range({forks})]
     stop.set()
     for thread in threads:
         thread.join()
-    assert statuses == [0] * 15
+    assert statuses == [0] * {forks}
     while len(default_heap()):
         time.sleep(0.01)
+    default_heap().check()
+    """, timeout=60 + 3 * forks)
+
+
+def test_a_server_that_forks_its_workers():
+    """As gunicorn --preload does: the application is imported, timers and all, then workers are forked, replaced when
+    they die, and ended by SIGTERM, upon which each leaves the way a program does."""
+    run_fork("""
+    import signal, warnings
+    warnings.simplefilter("ignore", DeprecationWarning)
+    beats = []
+    ticker = Ticker(0.01)
+
+    def beat():
+        beats.append(1)
+        AfterFunc(0.01, beat)
+
+    beat()
+
+    def serve(number, ready):
+        signal.signal(signal.SIGTERM, lambda *args: sys.exit(7))
+        assert ticker.c.poll() is None
+        beats.clear()
+        beat()
+        with Ticker(0.005) as mine:
+            for at in mine:
+                if len(beats) > 3:
+                    os.write(ready, b"x")
+                    if number == 0:
+                        os._exit(9)
+                    Timer(3600).c.recv()
+
+    def spawn(number):
+        receive, ready = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            serve(number, ready)
+        assert os.read(receive, 1) == b"x"
+        return pid
+
+    workers = [spawn(number) for number in range(4)]
+    pid, status = os.waitpid(workers[0], 0)
+    assert os.waitstatus_to_exitcode(status) == 9
+    workers[0] = spawn(4)
+    for pid in workers:
+        os.kill(pid, signal.SIGTERM)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    count = len(beats)
+    while len(beats) < count + 3:
+        time.sleep(0.01)
+    assert ticker.c.recv(10)
     default_heap().check()
     """)
 
