@@ -1,6 +1,7 @@
 """A timer nobody can observe is freed, and nothing pins a callback that will not run."""
 
 import contextvars
+import functools
 import gc
 import sys
 import threading
@@ -239,6 +240,23 @@ def test_a_pending_cycle_goes_with_its_manual_heap():
     reference = weakref.ref(owner)
     del owner
     assert freed(reference)
+
+
+@pytest.mark.parametrize("arguments", [(), (1,), (1, 2)])
+def test_a_callback_that_drops_its_own_handle_lives_to_its_end(manual, arguments):
+    log = []
+
+    def callback(*args):
+        handles.clear()
+        log.append("returned")
+
+    func = functools.partial(callback)
+    reference = weakref.ref(func, lambda _: log.append("freed"))
+    handles = [AfterFunc(1, func, *arguments, heap=manual)]
+    del func
+    manual.advance(1)
+    assert log == ["returned", "freed"]
+    assert reference() is None
 
 
 # Counting bytes.
