@@ -44,6 +44,10 @@ help:
 	@echo "make test-native  the C core against a model: gcc, sanitizers, a fixed share of random histories"
 	@echo "make fuzz         the same under libFuzzer             SECONDS=60, CLANG=clang-14"
 	@echo "make valgrind     the C core under memcheck and DRD"
+	@echo "make mutants      seeded bugs, each of which the suite must catch"
+	@echo "make leaks        references and memory, on a debug interpreter"
+	@echo "make lateness     the worst that busy neighbours do to a timer"
+	@echo "make reliability  all of these and the long tests, with one summary: hours"
 	@echo "make bench        ns per operation and bytes per timer, beside asyncio"
 	@echo "make clean        removes builds and environments"
 	@echo "PYTHON=$(PYTHON) chooses the interpreter"
@@ -81,7 +85,6 @@ dist wheel: $(release)/.with-dist
 develop: $(develop)/.editable
 	@echo "ready: . $(develop)/bin/activate"
 
-# SECONDS is the shell's own name for a clock; here it only ever comes from the command line.
 .PHONY: stress
 stress: $(release)/.with-test
 	@$(call run,$(release)) tests/stress/ledger.py --seconds $(or $(SECONDS),20) --threads $(or $(THREADS),8) \
@@ -167,6 +170,34 @@ $(native)/fuzz: $(native_sources)
 $(native)/replay-covered: $(native_sources)
 	@$(native_clang) -O1 -fprofile-instr-generate -fcoverage-mapping $(replay_sources) $(native_link) -o $@
 
+.PHONY: mutants
+mutants: $(release)/.with-test $(release)/.with-mutants
+	@$(call run,$(release)) tests/mutants/run.py $(MUTANTS_ARGS)
+
+.PHONY: life
+life: $(release)/.with-test
+	@$(call run,$(release)) -m pytest -s --timeout 7200 --life-repeat $(or $(REPEAT),200) --exit-limit $(or $(LIMIT),2) \
+		tests/test_exit.py tests/test_fork.py tests/test_life.py
+
+.PHONY: faults
+faults: $(release)/.with-test
+	@$(call run,$(release)) -m pytest -s tests/test_faults.py
+
+# A debug interpreter counts every reference. Debian has one: python3.11-dbg, with headers in python3.11-dev.
+.PHONY: leaks leaks-here
+leaks:
+	@$(MAKE) leaks-here PYTHON=$(or $(DEBUG_PYTHON),python3.11-dbg)
+leaks-here: $(release)/.installed
+	@$(call run,$(release)) tests/stress/leaks.py $(LEAKS_ARGS)
+
+.PHONY: lateness
+lateness: $(release)/.installed
+	@$(call run,$(release)) tests/stress/lateness.py $(LATENESS_ARGS)
+
+.PHONY: reliability
+reliability:
+	@PYTHON='$(PYTHON)' tests/reliability
+
 .PHONY: bench
 bench: $(release)/.with-perf
 	@$(release)/bin/python perf/footprint.py
@@ -200,7 +231,7 @@ $(venv)-%/.with-$(1): $(venv)-%/.installed
 	@$$(call quietly,$$(@D)/bin/python -m pip install 'timerheap[$(1)]')
 	@touch $$@
 endef
-$(foreach name,cli test lint dist perf,$(eval $(call extra,$(name))))
+$(foreach name,cli test lint dist perf mutants,$(eval $(call extra,$(name))))
 
 $(develop)/.editable: $(develop)/.created $(package)
 	@.ci/preflight '$(PYTHON)'

@@ -115,7 +115,7 @@ def test_fork_inside_a_callback():
 
 @pytest.mark.timeout(3600)
 def test_forks_under_load(pytestconfig):
-    forks = 40 if pytestconfig.getoption("life_repeat") == 1 else 500
+    forks = 15 if pytestconfig.getoption("life_repeat") == 1 else 500
     run_fork(f"""
     import warnings
     warnings.simplefilter("ignore", DeprecationWarning)
