@@ -216,13 +216,13 @@ cdef inline bint cancel(th_core* c, th_timer* t) noexcept nogil:
     what is DUE, though the worker has yet to let go of it."""
     if t.state == TH_IDLE:
         return False
-    if t.state == TH_DUE and c.closed:
-        return False
     if t.state == TH_ARMED:
         if <size_t>t.pos + NEAR_END >= c.len:
             remove_at(c, t.pos)             # armed just now, most likely: all is at hand
         else:
             linger(c, t)
+    elif c.closed:
+        return False
     t.state = TH_IDLE
     c.live -= 1
     c.cancelled += 1
