@@ -69,6 +69,7 @@ class HeapModel(RuleBasedStateMachine):
         self.now = 0
         self.order = itertools.count()
         self.pending = {}  # function timer -> (deadline, arming order)
+        self.named = set()  # function timers that another's action stops or resets
         self.live = {}  # channel timer -> deadline, while armed or expired and unread
         self.grids = {}  # running ticker -> [next tick, period]
         self.log = []  # what the callbacks did
@@ -117,6 +118,8 @@ class HeapModel(RuleBasedStateMachine):
 
     def new_function(self, delay, action=None):
         item = Item(key=self.arms, action=action)
+        if action is not None:
+            self.named.update(other for other in action if isinstance(other, Item))
         item.handle = AfterFunc(delay, self.callback, item, heap=self.heap)
         self.arm(item, delay)
         return item
@@ -148,8 +151,8 @@ class HeapModel(RuleBasedStateMachine):
 
     @rule(item=consumes(functions))
     def drop_function(self, item):
-        needed = any(item in other.action for other in self.pending if other.action is not None)
-        if not needed and not (item.action and item.action[0] == "reset"):
+        # Not what an action names: its function may be stopped now, and armed again later.
+        if item not in self.named and not (item.action and item.action[0] == "reset"):
             item.handle = None
 
     @rule(item=functions)
