@@ -388,25 +388,28 @@ def audit(shared, hands):
     shared_cancels = sum(timer.stop() for timer in shared.channels)
     shared.grid.ticker.stop()
     left = sum(hand.left for hand in hands)
-    # A collection arms timers (Meddler), so collect until nothing new comes.
+    # A collection arms timers (Meddler), whose callbacks leave more to collect: until nothing new comes. That the last
+    # callback has returned, not only been launched, is what one after it shows.
     deadline = time.monotonic() + PATIENCE
+    last_ones = 0
     while True:
-        gc.collect()
         before = heap.stats()["arms"]
+        gc.collect()
         while len(heap) > left and time.monotonic() < deadline:
             time.sleep(0.001)
-        if heap.stats()["arms"] == before or time.monotonic() >= deadline:
+        ended = threading.Event()
+        AfterFunc(0, ended.set, heap=heap)
+        last_ones += 1
+        if not ended.wait(PATIENCE):
+            faults("lost", "the last callback")
+        gc.collect()
+        if heap.stats()["arms"] == before + 1 or time.monotonic() >= deadline:
             break
     if len(heap) != left:
         faults("lost", f"{len(heap)} timers armed, expected {left}")
-    # The last run has been launched; a callback after it shows that it has ended.
-    ended = threading.Event()
-    AfterFunc(0, ended.set, heap=heap)
-    if not ended.wait(PATIENCE):
-        faults("lost", "the last callback")
     heap.check()
 
-    runs = 1
+    runs = last_ones
     for hand in hands:
         runs += hand.owners
         hand.grid.audit([hand.own_ticks])
@@ -414,7 +417,7 @@ def audit(shared, hands):
             private.audit()
             runs += len(private.runs)
     shared.grid.audit([hand.ticks for hand in hands])
-    arms, cancels = 1 + len(shared.arms), sum(shared.cancels)
+    arms, cancels = last_ones + len(shared.arms), sum(shared.cancels)
     if len(shared.arms) != len(shared.fires) + cancels:
         faults("finalizers", f"{len(shared.arms)} armings, {len(shared.fires)} runs, {cancels} cancels")
     runs += len(shared.fires)
