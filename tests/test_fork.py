@@ -358,3 +358,39 @@ def test_multiprocessing(method):
                 assert all(pool.apply(expire) for _ in range(10))
     """)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_signal_handler_that_raises_during_a_fork_stalls_nobody():
+    """Ctrl-C just then, say: at-fork handlers swallow what it raises, and the workers come back all the same."""
+    run_fork("""
+    import signal, warnings
+    warnings.simplefilter("ignore", DeprecationWarning)
+    sys.unraisablehook = lambda seen: None
+
+    class Interrupt(Exception):
+        pass
+
+    def handler(*args):
+        raise Interrupt
+
+    heaps = [TimerHeap("one"), TimerHeap("other")]
+    for number in range(60):
+        runs = []
+        for heap in heaps:
+            AfterFunc(0.02, runs.append, 1, heap=heap)
+        try:
+            signal.signal(signal.SIGALRM, handler)
+            signal.setitimer(signal.ITIMER_REAL, 1e-4 * (1 + number % 20))
+            pid = os.fork()
+            if pid == 0:
+                os._exit(0)
+            time.sleep(0.01)
+        except Interrupt:
+            pass
+        finally:
+            signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        deadline = time.monotonic() + 20
+        while len(runs) < 2:
+            assert time.monotonic() < deadline, number
+            time.sleep(0.001)
+    """)

@@ -36,6 +36,7 @@ cdef class Timer
 cdef dict all_heaps = {}          # weak references by their id, in the order of creation; for fork and exit
 cdef list paused = []             # strong references: heaps whose workers have left for a fork
 cdef bint at_exit = False         # the exit handler has run
+cdef unsigned long main_thread = threading.main_thread().ident
 
 cdef str CLOSED_HEAP = "the timer heap is closed"
 cdef str SUBMIT = "submit"
@@ -407,6 +408,9 @@ def stop_at_exit():
 # that is in no callback leaves first: os.fork() then has nothing to warn of. With more threads that
 # would be waiting for nothing. In the parent the workers come back by a pending call, after os.fork()
 # has counted the threads.
+#
+# A signal's handler may raise wherever Python code runs, in these hooks too, whose exceptions are
+# only reported. So whatever fails, the heaps in paused get their workers back.
 
 def before_fork():
     cdef TimerHeap heap
@@ -428,8 +432,7 @@ def before_fork():
 
 
 def after_fork_in_parent():
-    if paused and (threading.current_thread() is not threading.main_thread()
-                   or Py_AddPendingCall(resume_pending, NULL) < 0):
+    if paused and (current_thread() != main_thread or Py_AddPendingCall(resume_pending, NULL) < 0):
         resume_workers()
 
 
@@ -438,28 +441,43 @@ cdef int resume_pending(void* unused) except -1:
 
 
 cdef int resume_workers() except -1:
-    """Bring back the workers that left for a fork."""
+    """Bring back the workers that left for a fork: all of them, whatever is raised meanwhile."""
     global paused
     cdef TimerHeap heap
+    cdef PyObject* started
+    cdef int tries
     cdef list heaps = paused
+    error = None
     paused = []
     for heap in heaps:
         th_lock(heap.core)
         heap.core.pausing = False
-        running = heap.core.running
         th_unlock(heap.core)
-        if not running and not heap.core.closed:
-            start_worker(heap)
+        tries = 0 if heap.core.closed else 3
+        while tries and not heap.core.running:
+            tries -= 1
+            started = call_objects(<PyObject*>restart_worker, <PyObject*>heap, NULL)
+            if started == NULL:
+                error = take_exception()
+            else:
+                decref(started)
+    if error is not None:
+        raise error
     return 0
 
 
+def restart_worker(TimerHeap heap):
+    start_worker(heap)
+
+
 def after_fork_in_child():
-    global paused
+    global paused, main_thread
     cdef TimerHeap heap
     cdef list heaps = []
     for heap in live_heaps():
         if heap.core.pausing:           # else it was made in the child, by somebody else's hook
             heaps.append(heap)
+    main_thread = current_thread()
     paused = []                         # heaps that lived by this alone now live by the list above
     for heap in heaps:
         heap.thread = None
