@@ -2,9 +2,9 @@
  *
  * Lock order. M (th_core.mutex, one a heap), C (th_channels, one a process, see channel.h) and L
  * (th_list, one a process, see fork.h) are never held together, except around fork, where L comes
- * first, then C, and the Ms follow in the order of creation. Nobody waits for the GIL, calls Python or touches a reference count while holding
- * any: so a thread that holds the GIL may take them, and they are free before the worker asks
- * for the GIL.
+ * first, then C, and the Ms follow in the order of creation. Nobody waits for the GIL, calls Python or
+ * touches a reference count while holding any: so a thread that holds the GIL may take them, and they
+ * are free before the worker asks for the GIL.
  */
 #ifndef TIMERHEAP_CORE_H
 #define TIMERHEAP_CORE_H
@@ -15,6 +15,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "clock.h"
 #include "pages.h"
@@ -71,6 +73,7 @@ typedef struct th_core {
     int exiting;             /* the interpreter is on its way out: arming works, nothing fires; set once */
     int running;             /* a worker exists or is being started; guard GIL to set, M to clear */
     int arrived;             /* that worker is in timerproc, where one only may be; guard M */
+    pid_t worker;            /* the system's id of the last worker that arrived, 0 before; guard M */
     int pausing;             /* the worker shall leave, to come back after a fork; guard M */
     int parked;              /* the worker is in its wait; guard M */
     int firing;              /* the worker is in fire_run; GIL */
@@ -197,6 +200,15 @@ static inline void th_unmask_signals(th_core *c)
         pthread_sigmask(SIG_SETMASK, &c->callback_mask, NULL);
         c->masked = 0;
     }
+}
+
+/* Wait until the system has done with a thread that is ending, a second at most: threading's join returns a moment
+ * earlier, and CPython counts the system's threads to warn of a fork beside them. */
+static inline void th_await_end(pid_t thread)
+{
+    struct timespec nap = {0, 20000};
+    for (int i = 0; i < 10000 && syscall(SYS_tgkill, getpid(), thread, 0) == 0; i++)
+        nanosleep(&nap, NULL);
 }
 
 /* Around the start of the worker, in the starting thread: it is born with every signal blocked. */

@@ -176,6 +176,7 @@ cdef extern from "core.h" nogil:
         int exiting
         int running
         int arrived
+        int worker
         int pausing
         int parked
         int firing
@@ -193,6 +194,8 @@ cdef extern from "core.h" nogil:
     void th_park(th_core* c, int64_t wake_at)
     void th_signal(th_core* c)
     void th_precise_sleeps()
+    void th_await_end(int thread)
+    int gettid()
     void th_mask_signals(th_core* c)
     void th_unmask_signals(th_core* c)
     void th_mask_for_start(th_core* c)

@@ -284,6 +284,7 @@ cdef bint arrive(th_core* c) noexcept nogil:
     mine = c.running and not c.arrived
     if mine:
         c.arrived = True
+        c.worker = gettid()
     th_unlock(c)
     return mine
 
@@ -429,6 +430,8 @@ def before_fork():
         if leaves:
             paused.append(heap)         # first: a signal handler may raise in the join
             join_worker(heap, 1.0)
+            with nogil:
+                th_await_end(heap.core.worker)
 
 
 def after_fork_in_parent():
