@@ -47,6 +47,9 @@ help:
 	@echo "make mutants      seeded bugs, each of which the suite must catch"
 	@echo "make leaks        references and memory, on a debug interpreter"
 	@echo "make lateness     the worst that busy neighbours do to a timer"
+	@echo "make python-ft    a free-threaded CPython 3.13, built once and kept in the cache"
+	@echo "make test-ft      tests on release and debug builds and the ledger, without a GIL   SECONDS=60"
+	@echo "make tsan-ft      the ledger without a GIL, interpreter and core under ThreadSanitizer   OPERATIONS=1000000"
 	@echo "make reliability  all of these and the long tests, with one summary: hours"
 	@echo "make bench        ns per operation and bytes per timer, beside asyncio"
 	@echo "make clean        removes builds and environments"
@@ -89,6 +92,31 @@ develop: $(develop)/.editable
 stress: $(release)/.with-test
 	@$(call run,$(release)) tests/stress/ledger.py --seconds $(or $(SECONDS),20) --threads $(or $(THREADS),8) \
 		$(if $(SEED),--seed $(SEED)) $(STRESS_ARGS)
+
+# Without a GIL. PYTHON_FT is a free-threaded interpreter; by default the one that `make python-ft` builds. The tests
+# force the GIL off because their tools may not all declare that they do without; that the core itself does is a test.
+.PHONY: python-ft test-ft test-ft-here tsan-ft tsan-ft-here
+python-ft:
+	@.ci/python-ft
+
+test-ft:
+	@python=$(or $(PYTHON_FT),$$(.ci/python-ft)) && $(MAKE) test-ft-here PYTHON="$$python"
+test-ft-here: export PYTHON_GIL = 0
+# Not every tool has a wheel of its newest version for such an interpreter.
+test-ft-here: export PIP_PREFER_BINARY = 1
+test-ft-here:
+	@$(PYTHON) -c 'import sys; sys.exit(sys._is_gil_enabled())' 2>/dev/null || { echo '$(PYTHON) has a GIL' >&2; exit 1; }
+	@$(MAKE) test
+	@$(MAKE) stress SECONDS=$(or $(SECONDS),60)
+
+# The races that CPython's own file names are the interpreter's, none of ours is left out.
+tsan-ft:
+	@python=$(or $(PYTHON_TSAN),$$(CLANG='$(CLANG)' .ci/python-ft --tsan)) && $(MAKE) tsan-ft-here PYTHON="$$python"
+tsan-ft-here: export PYTHON_GIL = 0
+tsan-ft-here: $(venv)-tsan/.installed
+	@TSAN_OPTIONS="halt_on_error=0 exitcode=66 suppressions=$$(dirname $(PYTHON))/../suppressions_free_threading.txt" \
+		$(call run,$(venv)-tsan) tests/stress/ledger.py --threads $(or $(THREADS),8) $(if $(SEED),--seed $(SEED)) \
+		--operations $(or $(OPERATIONS),1000000) $(STRESS_ARGS)
 
 # The native core alone (tests/native/README.md): _heap.pxi as C, without Python. CLANG and its LLVM tools are one
 # version's; everything but `make fuzz` needs the C compiler only.
@@ -221,7 +249,8 @@ $(venv)-%/.created:
 $(venv)-%/.installed: $(venv)-%/.created $(package)
 	@.ci/preflight '$(PYTHON)'
 	@echo "building timerheap ($*), about a minute"
-	@$(call quietly,TIMERHEAP_DEBUG=$(if $(filter debug,$*),1,0) $(@D)/bin/python -m pip install .)
+	@$(call quietly,TIMERHEAP_DEBUG=$(if $(filter debug,$*),1,0) $(if $(filter tsan,$*),TIMERHEAP_SANITIZE=thread) \
+		$(@D)/bin/python -m pip install .)
 	@touch $@
 
 # The package itself is in place by now, and stays: only what its extra asks for is added.
