@@ -30,6 +30,13 @@
 #define TH_KEYS_MAX ((size_t)UINT32_MAX) /* th_timer.pos has 32 bits */
 #endif
 
+/* A field that is also read without its guard. The GIL makes an int of it; without one it has to be atomic. */
+#ifdef Py_GIL_DISABLED
+typedef atomic_int th_flag;
+#else
+typedef int th_flag;
+#endif
+
 #define TH_LINGER 16 /* a power of two: stopped timers whose keys are on their way out */
 
 typedef struct th_core {
@@ -61,7 +68,7 @@ typedef struct th_core {
     uint64_t rekeyed;        /* stale keys brought up to date; guard M */
     uint64_t wakeups;        /* returns from the condition variable; guard M */
     uint64_t batches, longest; /* runs, and the entries of the longest; the worker's own */
-    uint64_t errors;         /* callbacks that raised; GIL */
+    size_t errors;           /* callbacks that raised; th_count */
     size_t handles, channels; /* Timer and Channel objects of this heap in memory; th_count */
 
     uint64_t chan_arms, received, chan_cancelled, ticks; /* guard C */
@@ -69,14 +76,14 @@ typedef struct th_core {
     size_t tickers;          /* running Tickers, which count in no other place; guard C */
     uint32_t epoch;          /* channel armings of an earlier epoch are void (close, fork); guard C */
 
-    int closed;              /* guard M to write; set once */
-    int exiting;             /* the interpreter is on its way out: arming works, nothing fires; set once */
-    int running;             /* a worker exists or is being started; guard GIL to set, M to clear */
-    int arrived;             /* that worker is in timerproc, where one only may be; guard M */
+    th_flag closed;          /* guard M to write; set once */
+    th_flag exiting;         /* the interpreter is on its way out: arming works, nothing fires; set once */
+    th_flag running;         /* a worker exists or is being started; guard GIL (without one: M) to set, M to clear */
+    th_flag arrived;         /* that worker is in timerproc, where one only may be; guard M to write */
     pid_t worker;            /* the system's id of the last worker that arrived, 0 before; guard M */
-    int pausing;             /* the worker shall leave, to come back after a fork; guard M */
+    th_flag pausing;         /* the worker shall leave, to come back after a fork; guard M to write */
     int parked;              /* the worker is in its wait; guard M */
-    int firing;              /* the worker is in fire_run; GIL */
+    th_flag firing;          /* the worker is in fire_run; the worker's own to write */
     int sorting;             /* the worker permutes the run without M: check() must wait; guard M to write */
     uint32_t generation;     /* counts forks: whoever finds it changed is in the child; written by fork alone */
 
@@ -151,6 +158,15 @@ static inline void th_count(size_t *counter, int by)
     __atomic_fetch_add(counter, (size_t)(ptrdiff_t)by, __ATOMIC_RELAXED);
 #else
     *counter += (size_t)(ptrdiff_t)by;
+#endif
+}
+
+static inline size_t th_counted(const size_t *counter)
+{
+#ifdef Py_GIL_DISABLED
+    return __atomic_load_n(counter, __ATOMIC_RELAXED);
+#else
+    return *counter;
 #endif
 }
 

@@ -24,7 +24,8 @@
  *
  * IDLE <-> ARMED and ARMED -> DUE happen under M. DUE -> IDLE happens under M as well; on an
  * interpreter with a GIL the launch does it holding the GIL alone, which every stop and reset holds
- * too.
+ * too. IDLE is left and entered by threads that a free-threaded interpreter's collector stops
+ * (only ARMED -> DUE happens while it works): what it takes for IDLE stays so until it is done.
  */
 #ifndef TIMERHEAP_TIMER_H
 #define TIMERHEAP_TIMER_H
@@ -50,7 +51,7 @@ typedef struct th_timer {
     uint16_t flags; /* TH_ARGS_ONE ... TH_LINGERS; guard M after the record is made */
     int64_t when;   /* deadline of the current arming, ns on the heap's clock; guard M */
     uint64_t seq;   /* number of the current arming, heap-wide, from 1: equal deadlines go by it; guard M */
-    void *func;     /* PyObject *, owned; what to call. Written when made and when cleared (GIL) */
+    void *func;     /* PyObject *, owned; what to call. Written when made and when cleared (GIL; without one: M) */
     void *args;     /* PyObject * or th_block *, owned, see TH_ARGS_*; written as func is */
 } th_timer;
 
@@ -67,6 +68,24 @@ static inline uint16_t th_flags(const th_timer *t)
 {
     return __atomic_load_n(&t->flags, __ATOMIC_ACQUIRE);
 }
+
+/* Without M one may read the flags that never change (TH_ARGS_ONE, TH_ARGS_BLOCK, TH_CHANNEL), and the collector the
+ * state, of which it asks only whether it is TH_IDLE. With a GIL neither meets a write of those bits. Without one the
+ * holder of M may write another flag at that moment, and the worker, which the collector does not stop while it
+ * collects, may turn TH_ARMED into TH_DUE: such accesses are whole, and no more than that. */
+#ifdef Py_GIL_DISABLED
+#define TH_WHOLE_READ(field) __atomic_load_n(&(field), __ATOMIC_RELAXED)
+#define TH_WHOLE_WRITE(field, value) __atomic_store_n(&(field), (uint16_t)(value), __ATOMIC_RELAXED)
+#else
+#define TH_WHOLE_READ(field) (field)
+#define TH_WHOLE_WRITE(field, value) ((field) = (uint16_t)(value))
+#endif
+
+static inline uint16_t th_fixed_flags(const th_timer *t) { return TH_WHOLE_READ(t->flags); }
+static inline uint16_t th_state(const th_timer *t) { return TH_WHOLE_READ(t->state); }
+static inline void th_mark(th_timer *t, uint16_t flag) { TH_WHOLE_WRITE(t->flags, t->flags | flag); }
+static inline void th_unmark(th_timer *t, uint16_t flag) { TH_WHOLE_WRITE(t->flags, t->flags & ~flag); }
+static inline void th_set_due(th_timer *t) { TH_WHOLE_WRITE(t->state, TH_DUE); }
 
 /* One entry of the heap's order. when is a lower bound of timer->when: a reset to a later deadline leaves
  * the key where it is ("stale"), and the key is brought up to date when it surfaces. Never later than the truth. */

@@ -402,14 +402,12 @@ cdef class Ticker:
     """
 
     cdef Channel channel
-    cdef int64_t ns
 
     def __cinit__(self, period, *, heap=None):
-        cdef TimerHeap home
-        self.ns = positive_period(period)
-        home = heap_or_default(heap)
+        cdef int64_t ns = positive_period(period)
+        cdef TimerHeap home = heap_or_default(heap)
         self.channel = new_channel(home)
-        chan_arm(&self.channel.ch, home, self.ns, self.ns)
+        chan_arm(&self.channel.ch, home, ns, ns)
 
     @property
     def c(self):
@@ -419,7 +417,11 @@ cdef class Ticker:
     @property
     def period(self):
         """Seconds between ticks."""
-        return deadline_or_inf(self.ns)
+        cdef int64_t ns
+        th_chan_lock()
+        ns = self.channel.ch.period
+        th_chan_unlock()
+        return deadline_or_inf(ns)
 
     def stop(self):
         """No more ticks; one that was not received is gone. May be called again, and undone by
@@ -433,7 +435,6 @@ cdef class Ticker:
         """
         cdef int64_t ns = positive_period(period)
         chan_arm(&self.channel.ch, self.channel.heap, ns, ns)
-        self.ns = ns
 
     def __iter__(self):
         return self
@@ -516,7 +517,8 @@ def sleep(delay):
     to_ns(delay, &ns)
     if ns <= 0:
         return
-    if the_default is not None and the_default.core.manual:
+    cdef TimerHeap heap = shared_default(False) if FREE_THREADED else the_default
+    if heap is not None and heap.core.manual:
         after(delay).recv()
         return
     until = th_deadline(th_monotonic(), ns)
@@ -566,13 +568,20 @@ cdef class ManualHeap(TimerHeap):
         """
         cdef th_core* c = self.core
         cdef int64_t ns = 0, target
+        cdef bint busy
         to_ns(seconds, &ns)
         if ns < 0:
             raise ValueError("time does not run backwards")
-        if self.advancer:
+        if FREE_THREADED:
+            th_lock(c)
+        busy = self.advancer != 0
+        if not busy:
+            self.advancer = current_thread()
+        if FREE_THREADED:
+            th_unlock(c)
+        if busy:
             raise RuntimeError("advance() is under way already")
         target = th_deadline(th_now(c), ns)
-        self.advancer = current_thread()
         try:
             while step(c, target):
                 wake_waiters(c)
@@ -597,8 +606,13 @@ cdef bint step(th_core* c, int64_t target) noexcept nogil:
             now = target
         th_set_manual(c, now)
         collect(c, now)
+    c.sorting = FREE_THREADED       # a GIL keeps check() and fork away by itself
     th_unlock(c)
     sort_run(c)
+    if FREE_THREADED:
+        th_lock(c)
+        c.sorting = False
+        th_unlock(c)
     return c.run_len > 0
 
 

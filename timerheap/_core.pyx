@@ -1,5 +1,6 @@
 # cython: language_level=3, binding=False, embedsignature=True, embedsignature.format=clinic
 # cython: boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+# cython: freethreading_compatible=True
 """The native core of timerheap, one extension module in four parts.
 
 Reading order, each part using only those above it:
@@ -100,6 +101,11 @@ cdef extern from "timer.h" nogil:
         void* args
     void th_taken_out(th_timer* t)
     uint16_t th_flags(const th_timer* t)
+    uint16_t th_fixed_flags(const th_timer* t)
+    uint16_t th_state(const th_timer* t)
+    void th_mark(th_timer* t, uint16_t flag)
+    void th_unmark(th_timer* t, uint16_t flag)
+    void th_set_due(th_timer* t)
     ctypedef struct th_key:
         int64_t when
         th_timer* timer
@@ -162,7 +168,7 @@ cdef extern from "core.h" nogil:
         uint64_t wakeups
         uint64_t batches
         uint64_t longest
-        uint64_t errors
+        size_t errors
         size_t handles
         size_t channels
         uint64_t chan_arms
@@ -201,6 +207,7 @@ cdef extern from "core.h" nogil:
     void th_mask_for_start(th_core* c)
     void th_unmask_after_start(sigset_t* mask)
     void th_count(size_t* counter, int by)
+    size_t th_counted(const size_t* counter)
 
 cdef extern from *:
     """

@@ -207,7 +207,7 @@ cdef inline void linger(th_core* c, th_timer* t) noexcept nogil:
         prefetch(c.keys[last].timer)
     c.stopped[i] = t
     t.seq = i
-    t.flags |= TH_LINGERS
+    th_mark(t, TH_LINGERS)
     c.lingering += 1
 
 
@@ -286,8 +286,8 @@ cdef inline void enter_run(th_core* c, th_timer* t) noexcept nogil:
     entry.seq = t.seq
     entry.timer = t
     c.run_len += 1
-    t.state = TH_DUE
-    t.flags |= TH_PINNED
+    th_set_due(t)
+    th_mark(t, TH_PINNED)
 
 
 cdef inline void pause_slice(th_core* c, size_t* work, size_t slice) noexcept nogil:

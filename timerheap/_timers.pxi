@@ -154,6 +154,8 @@ cdef class TimerHeap:
     def __len__(self):
         # What is left of a run when its heap is closed is void, even while the worker still lets go
         # of it.
+        if FREE_THREADED:
+            return armed_locked(self.core)
         return 0 if self.core.closed else self.core.live + self.core.chan_live + self.core.tickers
 
     def __bool__(self):
@@ -189,7 +191,7 @@ cdef class TimerHeap:
         th_lock(self.core)
         native = native_bytes(self.core)
         th_unlock(self.core)
-        return native + self.core.handles * TIMER_BYTES + self.core.channels * CHANNEL_BYTES
+        return native + th_counted(&self.core.handles) * TIMER_BYTES + th_counted(&self.core.channels) * CHANNEL_BYTES
 
     def stats(self):
         """Counts since the heap was made, all ints. The ledger: arms == fired + received +
@@ -209,22 +211,25 @@ cdef class TimerHeap:
         cdef size_t chan_live = c.chan_live, tickers = c.tickers
         th_chan_unlock()
         th_lock(c)
-        cdef th_core seen = c[0]
+        cdef uint64_t arms = c.seq, fired = c.fired, cancelled = c.cancelled, wakeups = c.wakeups
+        cdef uint64_t batches = c.batches, longest = c.longest, rekeyed = c.rekeyed
+        cdef size_t live = c.live, peak = c.peak
+        cdef bint closed = c.closed
         th_unlock(c)
         return {
-            "armed": 0 if seen.closed else seen.live + chan_live + tickers,
-            "arms": seen.seq + chan_arms,
-            "fired": seen.fired,
+            "armed": 0 if closed else live + chan_live + tickers,
+            "arms": arms + chan_arms,
+            "fired": fired,
             "received": received,
-            "cancelled": seen.cancelled + chan_cancelled,
+            "cancelled": cancelled + chan_cancelled,
             "tickers": tickers,
             "ticks": ticks,
-            "errors": seen.errors,
-            "wakeups": seen.wakeups,
-            "batches": seen.batches,
-            "longest_batch": seen.longest,
-            "rekeyed": seen.rekeyed,
-            "peak": seen.peak,
+            "errors": th_counted(&c.errors),
+            "wakeups": wakeups,
+            "batches": batches,
+            "longest_batch": longest,
+            "rekeyed": rekeyed,
+            "peak": peak,
             "nbytes": nbytes,
         }
 
@@ -235,7 +240,7 @@ cdef class TimerHeap:
         cdef th_core* c = self.core
         cdef fault f
         cdef bint good
-        # Under the GIL, so that no launch is half done; sorting needs no GIL and ends by itself.
+        # Under the GIL, so that no launch is half done (without one a launch is a single hold of M); sorting needs no GIL and ends by itself.
         th_lock(c)
         while c.sorting:
             th_yield_lock(c)
@@ -260,6 +265,18 @@ cdef class TimerHeap:
 
     def _timerproc(self):
         timerproc(self)
+
+
+cdef size_t armed_locked(th_core* c) noexcept nogil:
+    """Takes C, then M. The length of a heap where other threads may run meanwhile."""
+    cdef size_t channels, armed
+    th_chan_lock()
+    channels = c.chan_live + c.tickers
+    th_chan_unlock()
+    th_lock(c)
+    armed = 0 if c.closed else c.live + channels
+    th_unlock(c)
+    return armed
 
 
 cdef void remember(TimerHeap heap):
@@ -292,6 +309,8 @@ def default_heap():
 cdef inline TimerHeap current_default():
     global the_default
     cdef TimerHeap heap
+    if FREE_THREADED:
+        return shared_default(True)
     if the_default is None or the_default.core.closed:
         heap = TimerHeap()
         if the_default is None or the_default.core.closed:      # else a finalizer or a thread came first
@@ -299,11 +318,32 @@ cdef inline TimerHeap current_default():
     return the_default
 
 
+cdef TimerHeap shared_default(bint make):
+    """The default heap where other threads may change it meanwhile: without a GIL, reading it and taking a reference
+    are two steps. None if there is none and it is not to be made.
+
+    Making a heap may give up the critical section (a finalizer runs), so the second look is needed here as well.
+    """
+    global the_default
+    cdef TimerHeap heap
+    with cython.critical_section(all_heaps):
+        heap = the_default
+        if make and (heap is None or heap.core.closed):
+            heap = TimerHeap()
+            if the_default is None or the_default.core.closed:
+                the_default = heap
+            else:
+                heap = the_default
+    return heap
+
+
 def swap_default_heap(TimerHeap heap):
     """Make heap (None: a new one on the next use) the default heap; returns the one it was."""
     global the_default
-    cdef TimerHeap before = the_default
-    the_default = heap
+    cdef TimerHeap before
+    with cython.critical_section(all_heaps):
+        before = the_default
+        the_default = heap
     return before
 
 
@@ -356,7 +396,7 @@ cdef class Timer:
         """
         cdef th_core* c
         cdef bint cancelled
-        if self.t.flags & TH_CHANNEL:
+        if th_fixed_flags(&self.t) & TH_CHANNEL:
             return chan_stop(&(<Channel>self.t.func).ch)
         if not FREE_THREADED and self.t.state == TH_IDLE:
             return False
@@ -380,42 +420,66 @@ cdef class Timer:
         """
         cdef int64_t ns = 0
         to_ns(delay, &ns)
-        if self.t.flags & TH_CHANNEL:
+        if th_fixed_flags(&self.t) & TH_CHANNEL:
             return chan_arm(&(<Channel>self.t.func).ch, self.heap, ns, 0)
         return rearm(self, ns)
 
     @property
     def c(self):
         """The Channel of a channel timer, the same across resets; None for a function timer."""
-        if self.t.flags & TH_CHANNEL:
+        if th_fixed_flags(&self.t) & TH_CHANNEL:
             return <Channel>self.t.func
         return None
 
     @property
     def active(self):
         """Whether stop() would return True: armed, or due and neither launched nor received."""
-        if self.t.flags & TH_CHANNEL:
+        cdef bint active
+        if th_fixed_flags(&self.t) & TH_CHANNEL:
             return chan_active(&(<Channel>self.t.func).ch)
-        return self.t.state != TH_IDLE and not self.heap.core.closed
+        if FREE_THREADED:
+            th_lock(self.heap.core)
+        active = self.t.state != TH_IDLE and not self.heap.core.closed
+        if FREE_THREADED:
+            th_unlock(self.heap.core)
+        return active
 
     @property
     def when(self):
         """The deadline in seconds on time.monotonic() (the heap's own clock for a manual heap), inf
         for never; None when not active."""
         cdef int64_t when
-        if self.t.flags & TH_CHANNEL:
+        cdef bint active
+        if th_fixed_flags(&self.t) & TH_CHANNEL:
             return chan_when(&(<Channel>self.t.func).ch)
         th_lock(self.heap.core)
         when = self.t.when
+        active = self.t.state != TH_IDLE and not self.heap.core.closed
         th_unlock(self.heap.core)
-        return deadline_or_inf(when) if self.active else None
+        return deadline_or_inf(when) if active else None
 
     def __repr__(self):
-        what = "Timer" if self.t.flags & TH_CHANNEL or self.t.func == NULL else f"AfterFunc {<object>self.t.func!r}"
-        return f"<timerheap.{what} {f'due at {self.when:.9f}' if self.active else 'inactive'}>"
+        what = "Timer"
+        func = called(self)
+        if func is not None:
+            what = f"AfterFunc {func!r}"
+        when = self.when                # once: without a GIL it may be None the next time
+        return f"<timerheap.{what} {'inactive' if when is None else f'due at {when:.9f}'}>"
 
     def __reduce__(self):
         raise TypeError("cannot copy or pickle 'Timer' objects")
+
+
+cdef object called(Timer self):
+    """What a function timer calls. None for a channel timer, and for one that the collector has cleared."""
+    cdef PyObject* func = NULL
+    if not th_fixed_flags(&self.t) & TH_CHANNEL:
+        if FREE_THREADED:
+            th_lock(self.heap.core)
+        func = <PyObject*>self.t.func
+        if FREE_THREADED:
+            th_unlock(self.heap.core)
+    return <object>func if func != NULL else None
 
 
 cdef inline Timer new_timer(TimerHeap heap):
@@ -449,6 +513,8 @@ cdef int init_channel_timer(Timer self, object delay, object heap) except -1:
     channel = new_channel(self.heap)
     incref(<PyObject*>channel)              # the handle's, released with func
     self.t.func = <void*>channel
+    if FREE_THREADED:
+        gc_track(<PyObject*>self)
     chan_arm(&channel.ch, self.heap, ns, 0)
     return 0
 
@@ -486,7 +552,7 @@ cdef object rearm(Timer self, int64_t ns):
     cdef th_core* c = heap.core
     cdef th_timer* t = &self.t
     cdef int64_t when
-    cdef bint wake = False, armed = True
+    cdef bint wake = False, armed = True, cleared = False
     cdef uint16_t was
     ready(heap)
     if FREE_THREADED:
@@ -500,7 +566,8 @@ cdef object rearm(Timer self, int64_t ns):
     elif was == TH_ARMED:
         wake = postpone(c, t, when)
     elif t.func == NULL:
-        armed = False                       # the collector has cleared it
+        armed = False
+        cleared = True                      # by the collector
     else:
         armed = wake = grow_keys(c)
         if armed:
@@ -517,7 +584,7 @@ cdef object rearm(Timer self, int64_t ns):
     if FREE_THREADED and (was != TH_IDLE or not armed):
         decref(<PyObject*>self)             # the heap has its reference already, or needs none
     if not armed:
-        if t.func == NULL:
+        if cleared:
             raise RuntimeError("the timer has been cleared by the garbage collector")
         refuse(heap)
     if not FREE_THREADED and was == TH_IDLE:
@@ -544,12 +611,14 @@ cdef int timer_traverse(PyObject* self, visitproc visit, void* arg) noexcept:
     cdef th_block* block
     cdef size_t i
     cdef int result = visit(<PyObject*>(<Timer>self).heap, arg)
-    if result or t.state != TH_IDLE or t.func == NULL:
+    cdef uint16_t flags
+    if result or th_state(t) != TH_IDLE or t.func == NULL:
         return result
+    flags = th_fixed_flags(t)
     result = visit(<PyObject*>t.func, arg)
-    if result == 0 and t.flags & TH_ARGS_ONE:
+    if result == 0 and flags & TH_ARGS_ONE:
         result = visit(<PyObject*>t.args, arg)
-    if result == 0 and t.flags & TH_ARGS_BLOCK:
+    if result == 0 and flags & TH_ARGS_BLOCK:
         block = <th_block*>t.args
         if block.context != NULL:
             result = visit(<PyObject*>block.context, arg)
@@ -564,11 +633,23 @@ cdef int timer_clear(PyObject* self) noexcept:
     """Let go of the callback, not of the heap: methods of a cleared handle may still be called by
     finalizers."""
     cdef th_timer* t = &(<Timer>self).t
-    cdef void* func = t.func
-    cdef void* args = t.args
-    if t.state == TH_IDLE and not t.flags & TH_CHANNEL:
+    cdef void* func
+    cdef void* args
+    cdef uint16_t flags = th_fixed_flags(t)
+    if flags & TH_CHANNEL or (<Timer>self).heap is None:
+        return 0
+    # A finalizer may have handed the timer to another thread, which arms it at this moment.
+    if FREE_THREADED:
+        th_lock((<Timer>self).heap.core)
+    func = t.func
+    args = t.args
+    if t.state == TH_IDLE:
         t.func = t.args = NULL
-        drop_call(func, args, t.flags)
+    else:
+        func = args = NULL
+    if FREE_THREADED:
+        th_unlock((<Timer>self).heap.core)
+    drop_call(func, args, flags)
     return 0
 
 
@@ -614,7 +695,7 @@ cdef int timer_let_go(PyObject* self) noexcept:
         func = t.func
         args = t.args
         t.func = t.args = NULL
-    t.flags |= TH_CARCASS
+    th_mark(t, TH_CARCASS)
     th_unlock(c)
     # From here on self is the worker's: a finalizer that gives up the GIL lets it launch the entry and free the memory.
     th_count(&c.handles, -1)
@@ -713,6 +794,8 @@ cdef PyObject* after_func(PyObject* module, PyObject** args, Py_ssize_t nargs, P
         timer.t.flags = TH_ARGS_BLOCK
     incref(args[1])
     timer.t.func = args[1]
+    if FREE_THREADED:
+        gc_track(<PyObject*>timer)
     arm(heap, <PyObject*>timer, &timer.t, ns)
     incref(<PyObject*>timer)
     return <PyObject*>timer

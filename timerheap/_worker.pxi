@@ -28,7 +28,10 @@
 #
 # The collector. An armed timer is a root: it will fire. A handle reveals func and args to the
 # collector only while it is IDLE, and with a GIL it is tracked only then, so a million armed timers
-# cost a collection nothing.
+# cost a collection nothing. A free-threaded collector walks through every object of a collectable
+# type, tracked or not, and comes back once a quarter more of them exist than were tracked the last
+# time: handles that it did not count would have it come back every 2000 timers. So there they are
+# tracked from beginning to end, and what makes an armed one a root is the heap's reference.
 
 cdef class TimerHeap
 cdef class Timer
@@ -80,9 +83,10 @@ cdef inline PyObject* invoke(th_timer* t) noexcept:
     """Call func with its arguments.  A new reference, or NULL with an exception set."""
     cdef th_block* block
     cdef PyObject* result
-    if t.flags & TH_ARGS_ONE:
+    cdef uint16_t flags = th_fixed_flags(t)
+    if flags & TH_ARGS_ONE:
         return call_one(<PyObject*>t.func, <PyObject*>t.args)
-    if not t.flags & TH_ARGS_BLOCK:
+    if not flags & TH_ARGS_BLOCK:
         return call_none(<PyObject*>t.func)
     block = <th_block*>t.args
     if block.context == NULL:
@@ -120,7 +124,7 @@ cdef void report(TimerHeap heap, object exc, object timer) noexcept:
     goes to sys.unraisablehook: the worker lives on."""
     cdef object hook = heap.on_error if heap.on_error is not None else report_to_threading
     cdef PyObject* result
-    heap.core.errors += 1
+    th_count(&heap.core.errors, 1)
     result = call_objects(<PyObject*>hook, <PyObject*>exc, <PyObject*>timer, NULL)
     if result == NULL:
         write_unraisable(<PyObject*>hook)
@@ -206,8 +210,9 @@ cdef void launch(TimerHeap heap, bint fire) noexcept:
     cdef uint16_t state
     if FREE_THREADED:
         th_lock(c)
+        fire = fire and not c.closed    # after close() has cancelled what is due, nothing is launched
     c.run_head += 1
-    t.flags &= ~TH_PINNED
+    th_unmark(t, TH_PINNED)
     state = t.state
     if state == TH_DUE:
         t.state = TH_IDLE
@@ -296,7 +301,7 @@ cdef int timerproc(TimerHeap heap) except -1:
     cdef bint due = True
     if not arrive(c):
         return 0
-    heap.thread = threading.current_thread()
+    set_worker(heap, threading.current_thread(), True)
     th_precise_sleeps()
     while due and generation == c.generation:
         with nogil:
@@ -307,6 +312,21 @@ cdef int timerproc(TimerHeap heap) except -1:
             fire_run(heap)
             if generation == c.generation:
                 c.firing = False
+    return 0
+
+
+cdef object worker_of(TimerHeap heap):
+    """The worker's threading.Thread, or None."""
+    with cython.critical_section(heap):     # nothing where there is a GIL
+        thread = heap.thread
+    return thread
+
+
+cdef int set_worker(TimerHeap heap, object thread, bint arrived) except -1:
+    """Note the worker's Thread. Who has only started it knows less than a worker that has arrived."""
+    with cython.critical_section(heap):
+        if arrived or not heap.core.arrived:
+            heap.thread = thread
     return 0
 
 
@@ -331,9 +351,16 @@ cdef int start_worker(TimerHeap heap) except -1:
         raise RuntimeError(CLOSED_HEAP)
     if c.exiting or c.pausing:
         return 0
+    if FREE_THREADED:
+        th_lock(c)
+        if c.running:                   # another thread came first
+            th_unlock(c)
+            return 0
     c.running = True
     th_mask_for_start(c)
     mask = c.callback_mask
+    if FREE_THREADED:
+        th_unlock(c)
     started = call_objects(<PyObject*>start_thread, <PyObject*>heap, NULL)
     th_unmask_after_start(&mask)
     if started != NULL:
@@ -357,8 +384,7 @@ cdef int start_worker(TimerHeap heap) except -1:
 def start_thread(TimerHeap heap):
     thread = threading.Thread(target=heap._timerproc, name=heap.name, daemon=True)
     thread.start()
-    if not heap.core.arrived:
-        heap.thread = thread
+    set_worker(heap, thread, False)
 
 
 cdef int join_worker(TimerHeap heap, double patience) except -1:
@@ -367,7 +393,7 @@ cdef int join_worker(TimerHeap heap, double patience) except -1:
 
     Returns at once in the worker itself, that is in a callback.
     """
-    thread = heap.thread
+    thread = worker_of(heap)
     th_signal(heap.core)
     if thread is not None and thread.is_alive() and thread is not threading.current_thread():
         thread.join(None if patience < 0 else patience)
@@ -418,7 +444,8 @@ def before_fork():
     cdef list heaps = live_heaps()
     cdef Py_ssize_t others = threading.active_count() - 1
     for heap in heaps:
-        others -= heap.thread is not None and heap.thread.is_alive()
+        thread = worker_of(heap)
+        others -= thread is not None and thread.is_alive()
     if others:
         return
     for heap in heaps:
@@ -428,7 +455,8 @@ def before_fork():
             heap.core.pausing = True
         th_unlock(heap.core)
         if leaves:
-            paused.append(heap)         # first: a signal handler may raise in the join
+            with cython.critical_section(all_heaps):
+                paused.append(heap)     # first: a signal handler may raise in the join
             join_worker(heap, 1.0)
             with nogil:
                 th_await_end(heap.core.worker)
@@ -449,9 +477,11 @@ cdef int resume_workers() except -1:
     cdef TimerHeap heap
     cdef PyObject* started
     cdef int tries
-    cdef list heaps = paused
+    cdef list heaps
+    with cython.critical_section(all_heaps):    # without a GIL a callback may fork as well meanwhile
+        heaps = paused
+        paused = []
     error = None
-    paused = []
     for heap in heaps:
         th_lock(heap.core)
         heap.core.pausing = False

@@ -42,6 +42,9 @@ cdef extern from "timer.h" nogil:
         void* func
         void* args
     void th_taken_out(th_timer* t)
+    void th_mark(th_timer* t, uint16_t flag)
+    void th_unmark(th_timer* t, uint16_t flag)
+    void th_set_due(th_timer* t)
     ctypedef struct th_key:
         int64_t when
         th_timer* timer
@@ -190,7 +193,7 @@ cdef public bint native_let_go(th_core* c, th_timer* t, th_timer** orphan) noexc
             c.keys[t.pos].timer = orphan[0]
             t.state = TH_IDLE
             return True
-    t.flags |= TH_CARCASS
+    th_mark(t, TH_CARCASS)
     return False
 
 
@@ -200,7 +203,7 @@ cdef public th_timer* native_launch(th_core* c, bint fire, bint* fired, bint* fr
     cdef th_timer* t = c.run[c.run_head].timer
     cdef uint16_t state = t.state
     c.run_head += 1
-    t.flags &= ~TH_PINNED
+    th_unmark(t, TH_PINNED)
     fired[0] = state == TH_DUE
     if fired[0]:
         t.state = TH_IDLE
