@@ -6,6 +6,7 @@ import sys
 import threading
 
 import pytest
+from helpers import EAGER
 
 from timerheap import TimerHeap
 from timerheap.testing import ManualHeap
@@ -65,7 +66,7 @@ def unraisable(monkeypatch):
 def eager_collector():
     """The cyclic collector runs at (nearly) every allocation of a container."""
     before = gc.get_threshold()
-    gc.set_threshold(1)
+    gc.set_threshold(*EAGER)
     yield
     gc.set_threshold(*before)
 

@@ -8,10 +8,17 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 import textwrap
 import threading
 import time
 from dataclasses import dataclass
+
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+
+EAGER = (1, 0) if FREE_THREADED else (1,)
+"""For gc.set_threshold: a collection at (nearly) every allocation of a container; without a GIL at every 512th of a
+thread, and the 0 keeps it from waiting for a quarter more of what is there."""
 
 PATIENCE = 30.0
 """Seconds after which something that must happen is taken not to: generous, for a busy machine."""

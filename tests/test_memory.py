@@ -8,7 +8,7 @@ import threading
 import weakref
 
 import pytest
-from helpers import FAR, run_ok, wait_until
+from helpers import FAR, FREE_THREADED, run_ok, wait_until
 
 from timerheap import AfterFunc, Ticker, Timer, TimerHeap, after
 from timerheap.testing import ManualHeap
@@ -292,14 +292,18 @@ def test_a_million_timers_count_at_most_104_bytes_each_with_their_handles():
     assert heap.nbytes - before < 2**20
 
 
-def test_a_million_dropped_timers_count_at_most_56_bytes_each():
+# Without a GIL an armed timer keeps its handle: that it is dropped spares nothing.
+DROPPED = 96 if FREE_THREADED else 56
+
+
+def test_a_million_dropped_timers_count_no_more_than_their_records():
     heap = ManualHeap()
     before = heap.nbytes
     for _ in range(ONE_MILLION):
         AfterFunc(FAR, int, heap=heap)
     assert len(heap) == ONE_MILLION
     heap.check()
-    assert 56 * ONE_MILLION <= heap.nbytes - before <= 56 * ONE_MILLION + 2**20
+    assert DROPPED * ONE_MILLION <= heap.nbytes - before <= DROPPED * ONE_MILLION + 2**20
     heap.advance(FAR)
     assert len(heap) == 0
     heap.check()
@@ -325,7 +329,7 @@ def test_a_million_dropped_timers_return_their_memory_to_the_system():
         print(full // 10**6, (resident() - before) // 10**6)
     """)
     full, left = map(int, out.split())
-    assert 40 < full < 80
+    assert 40 < full < DROPPED * 1.4
     assert left < 20
 
 

@@ -18,18 +18,20 @@ from timerheap import AfterFunc, TimerHeap
 FAR = 3600.0
 
 
-def work(heap, pairs, barrier, spans):
+def work(heap, pairs, batch, barrier, spans):
     barrier.wait()
     start = time.perf_counter_ns()
-    for _ in range(pairs):
-        AfterFunc(FAR, int, heap=heap).stop()
+    for _ in range(pairs // batch):
+        made = [AfterFunc(FAR, int, heap=heap) for _ in range(batch)]
+        for timer in made:
+            timer.stop()
     spans.append((start, time.perf_counter_ns()))
 
 
-def measure(heaps, pairs):
+def measure(heaps, pairs, batch):
     """Wall time per pair of one thread, one thread a heap, and the collections meanwhile."""
     barrier, spans = threading.Barrier(len(heaps)), []
-    threads = [threading.Thread(target=work, args=(heap, pairs, barrier, spans)) for heap in heaps]
+    threads = [threading.Thread(target=work, args=(heap, pairs, batch, barrier, spans)) for heap in heaps]
     before = sum(generation["collections"] for generation in gc.get_stats())
     for thread in threads:
         thread.start()
@@ -44,9 +46,11 @@ def main():
     parser.add_argument("--live", type=int, nargs="+", default=[1000, 1_000_000], help="handles held meanwhile")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--pairs", type=int, default=300_000, help="of each thread")
+    parser.add_argument("--batch", type=int, default=1, help="arm so many, then stop them (the collector counts them)")
     args = parser.parse_args()
     gil = getattr(sys, "_is_gil_enabled", lambda: True)()
-    print(f"Python {sys.version.split()[0]}, {'with' if gil else 'without'} a GIL, {args.pairs} pairs a thread")
+    print(f"Python {sys.version.split()[0]}, {'with' if gil else 'without'} a GIL")
+    print(f"{args.pairs} pairs a thread, {args.batch} at a time")
     print(f"{'live':>9} {'threads':>7} {'heap':>6} | {'ns a pair':>9} {'collections':>11}")
     for live in args.live:
         with TimerHeap("shared") as shared:
@@ -56,7 +60,7 @@ def main():
             for count in args.threads:
                 own = [shared, *(TimerHeap(f"own {number}") for number in range(1, count))]
                 for name, heaps in (("shared", [shared] * count), ("own", own))[: 1 + (count > 1)]:
-                    ns, collections = measure(heaps, args.pairs)
+                    ns, collections = measure(heaps, args.pairs, args.batch)
                     print(f"{live:>9} {count:>7} {name:>6} | {ns:>9.0f} {collections:>11}", flush=True)
                 for heap in own[1:]:
                     heap.close()

@@ -1,0 +1,199 @@
+"""Threads that really run at the same time: what a GIL gives by itself holds without one.
+
+Each of these is a promise with a GIL as well, where most of them have no way to fail.
+"""
+
+import concurrent.futures
+import random
+import sys
+import threading
+
+import pytest
+from helpers import FAR, FREE_THREADED, PATIENCE, balance, run_ok, run_threads, wait_until
+
+from timerheap import AfterFunc, Ticker, TimerHeap, default_heap
+from timerheap.testing import ManualHeap
+
+MANY = 16
+
+without_gil = pytest.mark.skipif(not FREE_THREADED, reason="the interpreter always has a GIL")
+
+
+@without_gil
+def test_importing_timerheap_leaves_the_gil_off():
+    """-I: whatever PYTHON_GIL says here, it does not say it there."""
+    run_ok("import sys, timerheap; assert not sys._is_gil_enabled()", "-I", "-W", "error")
+
+
+@without_gil
+def test_these_tests_run_without_a_gil():
+    assert not sys._is_gil_enabled()
+
+
+def test_sixteen_threads_on_one_handle(heap):
+    """stop, reset, repr, when and active in any mixture: no surprise, and the accounts are right."""
+    runs = []
+    timer = AfterFunc(FAR, runs.append, 1, heap=heap)
+
+    def work(index):
+        chance = random.Random(index)
+        arms = cancels = 0
+        for _ in range(2000):
+            match chance.randrange(6):
+                case 0:
+                    cancels += timer.stop()
+                case 1 | 2:
+                    cancels += timer.reset(chance.choice([0, 1e-5, 1e-4, FAR]))
+                    arms += 1
+                case 3:
+                    assert repr(timer).startswith("<timerheap.AfterFunc ")
+                case 4:
+                    assert timer.when is None or timer.when != 0.0
+                case 5:
+                    assert timer.active in (True, False)
+        return arms, cancels
+
+    totals = [sum(column) for column in zip(*run_threads(MANY, work), strict=True)]
+    arms, cancels = totals[0] + 1, totals[1] + timer.stop()
+    wait_until(lambda: len(runs) == arms - cancels)
+    heap.check()
+    assert (heap.stats()["arms"], heap.stats()["cancelled"]) == (arms, cancels)
+    assert sys.getrefcount(timer) < 100
+
+
+def test_when_and_active_belong_together(manual):
+    """when never shows the deadline of an arming that was over before it was asked for."""
+    timer = AfterFunc(1, int, heap=manual)
+    over = 1
+    timer.stop()
+    stop = threading.Event()
+
+    def read(index):
+        while not stop.is_set():
+            ended = over
+            when = timer.when
+            assert when is None or when > ended
+
+    def write():
+        nonlocal over
+        for number in range(2, 20_000):
+            timer.reset(number)
+            timer.stop()
+            over = number
+        stop.set()
+
+    run_threads(4, lambda index: write() if index == 0 else read(index))
+
+
+def test_a_default_heap_stays_so_until_it_is_closed():
+    stop = threading.Event()
+
+    def work(index):
+        if index == 0:
+            for _ in range(500):
+                default_heap().close()
+            stop.set()
+        while not stop.is_set():
+            heap = default_heap()
+            assert default_heap() is heap or heap.closed
+            try:
+                AfterFunc(FAR, int).stop()
+            except RuntimeError as exc:
+                assert "closed" in str(exc)
+
+    run_threads(4, work)
+    default_heap().check()
+
+
+def test_errors_of_an_executors_threads_are_all_counted():
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        with TimerHeap("counted", executor=pool, on_error=lambda exc, timer: None) as heap:
+            for _ in range(20_000):
+                AfterFunc(0, divmod, 1, 0, heap=heap)
+            wait_until(lambda: heap.stats()["errors"] == 20_000)
+
+
+def test_one_thread_at_a_time_advances_a_manual_heap():
+    heap = ManualHeap()
+    inside, runs, overlaps = [], [], []
+
+    def callback(number):
+        inside.append(number)
+        runs.append(number)
+        overlaps.extend(inside[1:])
+        inside.pop()
+
+    for number in range(20_000):
+        AfterFunc(number + 1, callback, number, heap=heap)
+
+    def advance(index):
+        while len(heap):
+            try:
+                heap.advance(1)
+            except RuntimeError as exc:
+                assert "under way" in str(exc)
+
+    run_threads(4, advance)
+    assert overlaps == []
+    assert runs == list(range(20_000))
+    assert balance(heap) == 0
+    heap.check()
+    heap.close()
+
+
+def test_a_tickers_period_is_that_of_its_ticks(manual, fast_switching):
+    """Of two resets at the same time the later one counts, for both."""
+    ticker = Ticker(1, heap=manual)
+    turn = [0, 0]
+
+    def meet(index, number):
+        """Not a lock: the two are to go on at the same moment."""
+        turn[index] = number
+        while turn[1 - index] < number:
+            pass
+
+    def work(index):
+        try:
+            for number in range(1, 500):
+                meet(index, number)
+                ticker.reset(number + index / 2)
+                meet(index, number + 0.5)
+                if index == 0:
+                    period, before = ticker.period, manual.time()
+                    manual.advance(period)
+                    assert ticker.c.poll() == before + period
+        finally:
+            turn[index] = FAR
+
+    run_threads(2, work)
+
+
+def test_close_waits_for_a_callback_whoever_started_the_worker():
+    for _ in range(50):
+        heap = TimerHeap("contended")
+        running, over = threading.Event(), []
+
+        def callback(running=running, over=over):
+            running.set()
+            threading.Event().wait(0.01)
+            over.append(1)
+
+        run_threads(8, lambda _, heap=heap, callback=callback: AfterFunc(0, callback, heap=heap))
+        assert running.wait(PATIENCE)
+        heap.close()
+        assert len(over) == heap.stats()["fired"]
+
+
+def test_many_handles_do_not_call_the_collector_again_and_again():
+    """It walks through all of them each time, so it has to come more and more rarely."""
+    out = run_ok("""
+        import gc
+        from timerheap import AfterFunc
+        from timerheap.testing import ManualHeap
+        collections = []
+        gc.callbacks.append(lambda phase, info: collections.append(phase))
+        heap = ManualHeap()
+        timers = [AfterFunc(1, int, heap=heap) for _ in range(300_000)]
+        print(collections.count("start"))
+    """)
+    assert int(out) < 60
