@@ -113,9 +113,11 @@ test-ft-here:
 tsan-ft:
 	@python=$(or $(PYTHON_TSAN),$$(CLANG='$(CLANG)' .ci/python-ft --tsan)) && $(MAKE) tsan-ft-here PYTHON="$$python"
 tsan-ft-here: export PYTHON_GIL = 0
-tsan-ft-here: $(venv)-tsan/.installed
-	@TSAN_OPTIONS="halt_on_error=0 exitcode=66 suppressions=$$(dirname $(PYTHON))/../suppressions_free_threading.txt" \
-		$(call run,$(venv)-tsan) tests/stress/ledger.py --threads $(or $(THREADS),8) $(if $(SEED),--seed $(SEED)) \
+tsan-ft-here: export PIP_PREFER_BINARY = 1
+tsan-ft-here: export TSAN_OPTIONS = exitcode=66 suppressions=$(abspath $(dir $(PYTHON))..)/suppressions_free_threading.txt
+tsan-ft-here: $(venv)-tsan/.with-test
+	@$(call run,$(venv)-tsan) -m pytest -q tests/test_free_threaded.py
+	@$(call run,$(venv)-tsan) tests/stress/ledger.py --threads $(or $(THREADS),8) $(if $(SEED),--seed $(SEED)) \
 		--operations $(or $(OPERATIONS),1000000) $(STRESS_ARGS)
 
 # The native core alone (tests/native/README.md): _heap.pxi as C, without Python. CLANG and its LLVM tools are one

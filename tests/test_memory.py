@@ -242,6 +242,19 @@ def test_a_pending_cycle_goes_with_its_manual_heap():
     assert freed(reference)
 
 
+def test_a_dropped_manual_heap_takes_its_pending_timers_with_it():
+    class Heap(ManualHeap):
+        pass
+
+    heap, owner = Heap(), Owner()
+    heap_reference, reference = weakref.ref(heap), weakref.ref(owner)
+    AfterFunc(1, owner.callback, heap=heap)
+    AfterFunc(2, owner.callback, owner, heap=heap).reset(1)
+    del heap, owner
+    assert freed(heap_reference)
+    assert freed(reference)
+
+
 @pytest.mark.parametrize("arguments", [(), (1,), (1, 2)])
 def test_a_callback_that_drops_its_own_handle_lives_to_its_end(manual, arguments):
     log = []

@@ -616,6 +616,7 @@ cdef bint step(th_core* c, int64_t target) noexcept nogil:
     return c.run_len > 0
 
 
+reveal_timers(ManualHeap)
 publish(Channel, "()")
 publish(Ticker, "(period, *, heap=None)")
 publish(ManualHeap, "(start=0.0, *, name='manual', on_error=None)")

@@ -113,12 +113,12 @@ cdef class TimerHeap:
             raise MemoryError()
         th_init_locks(self.core)
         th_enlist(self.core)
-        self.core.exiting = at_exit
         if not resize_keys(self.core, TH_PAGE // sizeof(th_key) - TH_KEY_PAD):
             raise MemoryError()
         if not reserve_run(self.core, TH_PAGE // sizeof(th_entry)):
             raise MemoryError()
         remember(self)              # here: a subclass may forget to call __init__
+        self.core.exiting = at_exit     # last: the exit handler finds the heap, or this finds that it has run
 
     def __init__(self, name="timerheap", *, executor=None, on_error=None):
         if not isinstance(name, str):
@@ -127,11 +127,12 @@ cdef class TimerHeap:
             raise TypeError("executor must have a submit method")
         if on_error is not None and not callable(on_error):
             raise TypeError("on_error must be callable")
-        if self.name is not None:
-            raise RuntimeError("a timer heap cannot be initialised twice")
-        self.name = name
-        self.executor = executor
-        self.on_error = on_error
+        with cython.critical_section(self):
+            if self.name is not None:
+                raise RuntimeError("a timer heap cannot be initialised twice")
+            self.name = name
+            self.executor = executor
+            self.on_error = on_error
 
     def __dealloc__(self):
         # No handle and no worker points here any more. Orphans may be left if nothing ever fired
@@ -277,6 +278,48 @@ cdef size_t armed_locked(th_core* c) noexcept nogil:
     armed = 0 if c.closed else c.live + channels
     th_unlock(c)
     return armed
+
+
+# Without a GIL an armed handle belongs to its heap as well as the heap to the handle. A heap with a worker lives until
+# it is closed anyhow; a manual one that nobody reaches any more is such a cycle with each of its timers, so it shows
+# them to the collector. Only attached threads work on a manual heap: the world stands still, and nothing is half done.
+
+cdef traverseproc heap_fields_traverse
+cdef inquiry heap_fields_clear
+
+
+cdef int heap_traverse(PyObject* self, visitproc visit, void* arg) noexcept:
+    cdef th_core* c = (<TimerHeap>self).core
+    cdef size_t i
+    cdef int result = heap_fields_traverse(self, visit, arg)
+    if c == NULL:
+        return result
+    for i in range(c.len):
+        if result == 0 and c.keys[i].timer.state == TH_ARMED:
+            result = visit(handle_of(c.keys[i].timer), arg)
+    for i in range(c.run_head, c.run_len):
+        if result == 0 and c.run[i].timer.state == TH_DUE:
+            result = visit(handle_of(c.run[i].timer), arg)
+    return result
+
+
+cdef int heap_clear(PyObject* self) noexcept:
+    cdef th_core* c = (<TimerHeap>self).core
+    if c != NULL:
+        let_all_go(<TimerHeap>self)
+    return heap_fields_clear(self)
+
+
+cdef int reveal_timers(type cls) except -1:
+    """For ManualHeap."""
+    global heap_fields_traverse, heap_fields_clear
+    cdef PyTypeObject* t = <PyTypeObject*>cls
+    if FREE_THREADED:
+        heap_fields_traverse = t.tp_traverse
+        heap_fields_clear = t.tp_clear
+        t.tp_traverse = <traverseproc><void*>heap_traverse
+        t.tp_clear = <inquiry><void*>heap_clear
+    return 0
 
 
 cdef void remember(TimerHeap heap):
