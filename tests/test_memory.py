@@ -323,6 +323,7 @@ def test_a_million_dropped_timers_count_no_more_than_their_records():
     assert heap.nbytes - before < 2**20
 
 
+@pytest.mark.skipif(FREE_THREADED, reason="without a GIL the handles stay, and are of Python's own allocator")
 def test_a_million_dropped_timers_return_their_memory_to_the_system():
     out = run_ok("""
         import os
@@ -342,7 +343,7 @@ def test_a_million_dropped_timers_return_their_memory_to_the_system():
         print(full // 10**6, (resident() - before) // 10**6)
     """)
     full, left = map(int, out.split())
-    assert 40 < full < DROPPED * 1.4
+    assert 40 < full < 80
     assert left < 20
 
 

@@ -284,8 +284,8 @@ cdef size_t armed_locked(th_core* c) noexcept nogil:
 # it is closed anyhow; a manual one that nobody reaches any more is such a cycle with each of its timers, so it shows
 # them to the collector. Only attached threads work on a manual heap: the world stands still, and nothing is half done.
 
-cdef traverseproc heap_fields_traverse
-cdef inquiry heap_fields_clear
+cdef int (*heap_fields_traverse)(PyObject* self, visitproc visit, void* arg) noexcept
+cdef int (*heap_fields_clear)(PyObject* self) noexcept
 
 
 cdef int heap_traverse(PyObject* self, visitproc visit, void* arg) noexcept:
@@ -315,8 +315,8 @@ cdef int reveal_timers(type cls) except -1:
     global heap_fields_traverse, heap_fields_clear
     cdef PyTypeObject* t = <PyTypeObject*>cls
     if FREE_THREADED:
-        heap_fields_traverse = t.tp_traverse
-        heap_fields_clear = t.tp_clear
+        heap_fields_traverse = <int (*)(PyObject*, visitproc, void*) noexcept>t.tp_traverse
+        heap_fields_clear = <int (*)(PyObject*) noexcept>t.tp_clear
         t.tp_traverse = <traverseproc><void*>heap_traverse
         t.tp_clear = <inquiry><void*>heap_clear
     return 0
