@@ -116,7 +116,7 @@ tsan-ft-here: export PYTHON_GIL = 0
 tsan-ft-here: export PIP_PREFER_BINARY = 1
 tsan-ft-here: export TSAN_OPTIONS = exitcode=66 suppressions=$(abspath $(dir $(PYTHON))..)/suppressions_free_threading.txt
 tsan-ft-here: $(venv)-tsan/.with-test
-	@$(call run,$(venv)-tsan) -m pytest -q tests/test_free_threaded.py
+	@$(call run,$(venv)-tsan) -m pytest -q -s tests/test_free_threaded.py
 	@$(call run,$(venv)-tsan) tests/stress/ledger.py --threads $(or $(THREADS),8) $(if $(SEED),--seed $(SEED)) \
 		--operations $(or $(OPERATIONS),1000000) $(STRESS_ARGS)
 

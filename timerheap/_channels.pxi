@@ -589,7 +589,11 @@ cdef class ManualHeap(TimerHeap):
                 PyErr_CheckSignals()
         finally:
             let_run_go(self)
+            if FREE_THREADED:
+                th_lock(c)
             self.advancer = 0
+            if FREE_THREADED:
+                th_unlock(c)
         wake_waiters(c)
 
 

@@ -306,7 +306,8 @@ cdef int timerproc(TimerHeap heap) except -1:
     while due and generation == c.generation:
         with nogil:
             due = next_run(c)
-        th_unmask_signals(c)
+        if due or not FREE_THREADED:    # without a GIL the mask may be that of the next worker's start by now
+            th_unmask_signals(c)
         if due:
             c.firing = True
             fire_run(heap)
