@@ -37,8 +37,6 @@ typedef atomic_int th_flag;
 typedef int th_flag;
 #endif
 
-#define TH_LINGER 16 /* a power of two: stopped timers whose keys are on their way out */
-
 typedef struct th_core {
     struct th_core *prev, *next; /* in the list of all heaps; guard L */
     pthread_mutex_t mutex;
@@ -51,9 +49,10 @@ typedef struct th_core {
     size_t key_bytes;        /* size of the mapping below keys */
     size_t key_peak;         /* keys ever in use since the mapping was last cut: what is resident */
 
-    th_timer *stopped[TH_LINGER]; /* timers with TH_LINGERS, NULL where one was taken out early; guard M */
-    size_t stops;            /* stopped[stops % TH_LINGER] is the oldest; guard M */
-    size_t lingering;        /* entries of stopped that are not NULL; guard M */
+    size_t stops;            /* keys left behind by stop so far; guard GIL, without one M */
+    size_t buried;           /* of those, taken out or in use again; guard M */
+    size_t sweep_at;         /* keys[0 .. sweep_at) are still to be swept in this round; guard M */
+    th_timer tomb;           /* what a dead key points at whose timer's memory is gone */
 
     th_slab orphans;         /* records whose handle is gone; guard M */
 
@@ -62,8 +61,8 @@ typedef struct th_core {
     size_t run_head;         /* next entry to launch */
 
     uint64_t seq;            /* arms so far; guard M */
-    uint64_t fired, cancelled; /* guard M, fired as the launch's state change is */
-    size_t live;             /* timers ARMED or DUE; guard M */
+    uint64_t fired, cancelled; /* guards as for the changes of state they count, see timer.h */
+    size_t live;             /* timers ARMED or DUE; guards likewise */
     size_t peak;             /* most of them at once */
     uint64_t rekeyed;        /* stale keys brought up to date; guard M */
     uint64_t wakeups;        /* returns from the condition variable; guard M */

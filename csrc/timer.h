@@ -8,7 +8,7 @@
  * Record states, and who may change them (M is the heap's mutex, th_core.mutex):
  *
  *   state        in the keys   in the run   stop() says   leaves by
- *   TH_IDLE      no            perhaps *    False         arm -> ARMED
+ *   TH_IDLE      perhaps +     perhaps *    False         arm -> ARMED
  *   TH_ARMED     yes           perhaps *    True          stop -> IDLE; collected by the worker -> DUE
  *   TH_DUE       no            yes          True          stop -> IDLE; reset -> ARMED; launch -> IDLE
  *
@@ -16,15 +16,16 @@
  *     TH_PINNED is set exactly while a run entry points at the record, and while it is set the record's
  *     memory stays, whoever else lets go of it.
  *
+ *   + A stopped timer's key stays behind, dead, until it is swept (_heap.pxi, "stopping"). TH_KEYED is set exactly while
+ *     a key points at the record, and while it is set the record's memory stays: a handle that dies first leaves its
+ *     key to core.tomb.
+ *
  * The fields that stop and reset touch come first: next to the handle's own header they mostly
  * share its cache line.
  *
- * A stopped timer's key may linger for a few more stops (TH_LINGERS, see _heap.pxi, "stopping");
- * nothing frees or re-arms the record before the key is out.
- *
- * IDLE <-> ARMED and ARMED -> DUE happen under M. DUE -> IDLE happens under M as well; on an
- * interpreter with a GIL the launch does it holding the GIL alone, which every stop and reset holds
- * too. IDLE is left and entered by threads that a free-threaded interpreter's collector stops
+ * IDLE -> ARMED happens under M. ARMED -> DUE, by the worker, happens under M and by compare-and-swap; so does ARMED ->
+ * IDLE, by stop, which on an interpreter with a GIL does not take M: of the two one succeeds. DUE -> IDLE happens under
+ * M; on an interpreter with a GIL it happens under the GIL alone, which every stop, reset and launch holds. IDLE is left and entered by threads that a free-threaded interpreter's collector stops
  * (only ARMED -> DUE happens while it works): what it takes for IDLE stays so until it is done.
  */
 #ifndef TIMERHEAP_TIMER_H
@@ -42,13 +43,13 @@ enum {
     TH_ORPHAN = 1 << 3,     /* the record is a slab slot */
     TH_CARCASS = 1 << 4,    /* the record is in the memory of a handle already destroyed; the worker frees it */
     TH_PINNED = 1 << 5,     /* a run entry points here */
-    TH_LINGERS = 1 << 6,    /* stopped, and its key not yet taken out: the record is in core.stopped[seq] */
+    TH_KEYED = 1 << 6,      /* keys[pos] points here */
 };
 
 typedef struct th_timer {
-    uint32_t pos;   /* index of this timer's key while ARMED or LINGERING; guard M */
+    uint32_t pos;   /* index of this timer's key while TH_KEYED; guard M */
     uint16_t state; /* TH_IDLE, TH_ARMED, TH_DUE; guard M, see above */
-    uint16_t flags; /* TH_ARGS_ONE ... TH_LINGERS; guard M after the record is made */
+    uint16_t flags; /* TH_ARGS_ONE ... TH_KEYED; guard M after the record is made */
     int64_t when;   /* deadline of the current arming, ns on the heap's clock; guard M */
     uint64_t seq;   /* number of the current arming, heap-wide, from 1: equal deadlines go by it; guard M */
     void *func;     /* PyObject *, owned; what to call. Written when made and when cleared (GIL; without one: M) */
@@ -57,11 +58,11 @@ typedef struct th_timer {
 
 _Static_assert(sizeof(th_timer) == 40, "a timer record is 40 bytes");
 
-/* The lingering key of t is out. The last access to t: whoever destroys the handle looks at the flags without M, and
+/* The key of t is out. The last access to a stopped t: whoever destroys the handle looks at the flags without M, and
  * frees the record when it finds this one cleared. */
-static inline void th_taken_out(th_timer *t)
+static inline void th_unkeyed(th_timer *t)
 {
-    __atomic_store_n(&t->flags, (uint16_t)(t->flags & ~TH_LINGERS), __ATOMIC_RELEASE);
+    __atomic_store_n(&t->flags, (uint16_t)(t->flags & ~TH_KEYED), __ATOMIC_RELEASE);
 }
 
 static inline uint16_t th_flags(const th_timer *t)
@@ -69,10 +70,22 @@ static inline uint16_t th_flags(const th_timer *t)
     return __atomic_load_n(&t->flags, __ATOMIC_ACQUIRE);
 }
 
-/* Without M one may read the flags that never change (TH_ARGS_ONE, TH_ARGS_BLOCK, TH_CHANNEL), and the collector the
- * state, of which it asks only whether it is TH_IDLE. With a GIL neither meets a write of those bits. Without one the
- * holder of M may write another flag at that moment, and the worker, which the collector does not stop while it
- * collects, may turn TH_ARMED into TH_DUE: such accesses are whole, and no more than that. */
+/* The state, wherever stop and the worker may be changing it. */
+static inline uint16_t th_state(const th_timer *t)
+{
+    return __atomic_load_n(&t->state, __ATOMIC_RELAXED);
+}
+
+/* ARMED -> to. False: it is not ARMED, or not any more. */
+static inline int th_leave_armed(th_timer *t, uint16_t to)
+{
+    uint16_t armed = TH_ARMED;
+    return __atomic_compare_exchange_n(&t->state, &armed, to, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+}
+
+/* Without M one may read the flags that never change (TH_ARGS_ONE, TH_ARGS_BLOCK, TH_CHANNEL). With a GIL that meets
+ * no write of those bits. Without one the holder of M may write another flag at that moment: such accesses are
+ * whole, and no more than that. */
 #ifdef Py_GIL_DISABLED
 #define TH_WHOLE_READ(field) __atomic_load_n(&(field), __ATOMIC_RELAXED)
 #define TH_WHOLE_WRITE(field, value) __atomic_store_n(&(field), (uint16_t)(value), __ATOMIC_RELAXED)
@@ -82,10 +95,8 @@ static inline uint16_t th_flags(const th_timer *t)
 #endif
 
 static inline uint16_t th_fixed_flags(const th_timer *t) { return TH_WHOLE_READ(t->flags); }
-static inline uint16_t th_state(const th_timer *t) { return TH_WHOLE_READ(t->state); }
 static inline void th_mark(th_timer *t, uint16_t flag) { TH_WHOLE_WRITE(t->flags, t->flags | flag); }
 static inline void th_unmark(th_timer *t, uint16_t flag) { TH_WHOLE_WRITE(t->flags, t->flags & ~flag); }
-static inline void th_set_due(th_timer *t) { TH_WHOLE_WRITE(t->state, TH_DUE); }
 
 /* One entry of the heap's order. when is a lower bound of timer->when: a reset to a later deadline leaves
  * the key where it is ("stale"), and the key is brought up to date when it surfaces. Never later than the truth. */

@@ -90,7 +90,7 @@ cdef extern from "timer.h" nogil:
         TH_ORPHAN
         TH_CARCASS
         TH_PINNED
-        TH_LINGERS
+        TH_KEYED
     ctypedef struct th_timer:
         uint32_t pos
         uint16_t state
@@ -99,13 +99,13 @@ cdef extern from "timer.h" nogil:
         uint64_t seq
         void* func
         void* args
-    void th_taken_out(th_timer* t)
+    void th_unkeyed(th_timer* t)
     uint16_t th_flags(const th_timer* t)
     uint16_t th_fixed_flags(const th_timer* t)
     uint16_t th_state(const th_timer* t)
     void th_mark(th_timer* t, uint16_t flag)
     void th_unmark(th_timer* t, uint16_t flag)
-    void th_set_due(th_timer* t)
+    bint th_leave_armed(th_timer* t, uint16_t to)
     ctypedef struct th_key:
         int64_t when
         th_timer* timer
@@ -141,7 +141,6 @@ cdef extern from "slab.h" nogil:
 cdef extern from "core.h" nogil:
     const size_t TH_KEY_PAD
     const size_t KEYS_MAX "TH_KEYS_MAX"
-    const size_t TH_LINGER
     ctypedef struct sigset_t:
         pass
     ctypedef struct th_core:
@@ -151,9 +150,10 @@ cdef extern from "core.h" nogil:
         size_t cap
         size_t key_bytes
         size_t key_peak
-        th_timer** stopped
         size_t stops
-        size_t lingering
+        size_t buried
+        size_t sweep_at
+        th_timer tomb
         th_slab orphans
         th_entry* run
         size_t run_len
@@ -351,7 +351,9 @@ cdef enum:
     POP_SLICE = 1024      # pops between two offers of the mutex: about 0.3 ms at a million
     SCAN_SLICE = 8192     # keys scanned likewise
     NESTING = 40          # handles released within one another before the rest waits
-    NEAR_END = 4          # keys: a stop this close to the end takes its key out at once
+    JUST_ARMED = 4        # armings back: such a timer's key is still in the cache, and stop takes it out at once
+    STOPS_A_SLICE = 8     # stops that leave a key behind, between two slices of the sweep
+    SWEEP_SLICE = 64      # keys looked at in one of them
     RUN_KEPT = 1 << 16    # bytes of the run kept between runs
     GIL_SLICE = 128       # callbacks between two offers of the GIL
 

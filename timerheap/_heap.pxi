@@ -11,8 +11,9 @@
 #   3. keys[i].when <= keys[i].timer.when.  "<" marks a stale key: a reset to a later deadline writes the record alone,
 #      which is one cache line instead of three, and the key is sifted when it reaches the root.
 #   4. Every run entry from run_head on points at a PINNED record, every PINNED record has such an entry.
-#   5. A key whose timer is not ARMED belongs to a stopped timer that LINGERS, and is known to core.stopped.
-#   6. live == len - lingering + the DUE timers of the run;  orphans.used == orphans in the heap and in the run.
+#   5. A key whose timer is not ARMED is dead: stop left it behind. There are stops - buried of them. Invariants 2 and 3
+#      hold for it too, unless it points at the tomb.
+#   6. live == len - dead keys + the DUE timers of the run;  orphans.used == orphans in the heap and in the run.
 #
 # The order among equal deadlines is not the heap's business: what is due is collected as one run,
 # and the run is sorted by (when, seq). That keeps the heap's comparison at one int64.
@@ -128,25 +129,28 @@ cdef size_t native_bytes(th_core* c) noexcept nogil:
 
 # ---- single timers --------------------------------------------------------------------------------------------------
 
+cdef inline void note_live(th_core* c) noexcept nogil:
+    c.live += 1
+    if c.live > c.peak:
+        c.peak = c.live
+
+
 cdef inline bint push(th_core* c, th_timer* t, int64_t when) noexcept nogil:
-    """IDLE -> ARMED at when.  False when there is no memory: the timer is as it was."""
+    """IDLE without a key -> ARMED at when.  False when there is no memory: the timer is as it was."""
     cdef th_key key
-    if t.flags & TH_LINGERS:
-        take_out(c, t)
     if not grow_keys(c):
         return False
     c.seq += 1
     t.when = when
     t.seq = c.seq
     t.state = TH_ARMED
+    th_mark(t, TH_KEYED)
     key.when = when
     key.timer = t
     c.len += 1
     if c.len > c.key_peak:
         c.key_peak = c.len
-    c.live += 1
-    if c.live > c.peak:
-        c.peak = c.live
+    note_live(c)
     siftup(c, c.len - 1, key)
     return True
 
@@ -169,68 +173,95 @@ cdef inline void remove_at(th_core* c, size_t i) noexcept nogil:
     shrink_keys(c)
 
 
-# Stopping. Taking a key out of the middle touches three places far from the handle: the key, the
-# last key, and the record that the last key belongs to. Each is a cache miss, and the mutex's
-# atomic instructions wait for all of them. So stop only asks for those lines (prefetch) and puts
-# the record into core.stopped, a ring of TH_LINGER; the record that it displaces there was asked
-# for that many stops ago, and its key comes out of a warm cache. Whoever needs the heap exact (the
-# worker, check, close, a reset or the death of that very handle) takes the rest out first.
+# Stopping. Taking a key out of the middle touches places far from the handle: the key, the last key, the record that
+# the last key belongs to, and more while the hole is filled. Each is a cache miss. So stop only changes the state, in
+# the handle's own memory, and the key stays behind, dead. A dead key
+#
+#   - is dropped when it reaches the root, as a live one would be fired;
+#   - is used again when its timer is reset;
+#   - points at the tomb when its timer's memory is freed;
+#   - is swept: while more than a quarter of the keys are dead, each stop pays for eight steps of a walk through all
+#     keys. That takes two dead keys out for one left behind, so they stay about a quarter, and no call is long.
+#
+# A timer stopped right after it was armed is the exception: all is at hand still, and its key goes at once.
 
-cdef inline void take_out(th_core* c, th_timer* t) noexcept nogil:
-    """Take the key of a lingering timer out now."""
-    c.stopped[t.seq] = NULL
-    c.lingering -= 1
-    remove_at(c, t.pos)
-    th_taken_out(t)
-
-
-cdef inline void settle(th_core* c) noexcept nogil:
-    """Take every lingering key out."""
-    cdef size_t i
-    if c.lingering:
-        for i in range(TH_LINGER):
-            if c.stopped[i] != NULL:
-                take_out(c, c.stopped[i])
+cdef inline void bury(th_core* c, size_t i) noexcept nogil:
+    """Take a dead key out."""
+    cdef th_timer* t = c.keys[i].timer
+    c.buried += 1
+    remove_at(c, i)
+    th_unkeyed(t)
 
 
-cdef inline void linger(th_core* c, th_timer* t) noexcept nogil:
-    """ARMED -> IDLE: t's key will be out after TH_LINGER more stops at the latest."""
-    cdef size_t i = c.stops % TH_LINGER
-    cdef size_t last
-    c.stops += 1
-    if c.stopped[i] != NULL:
-        take_out(c, c.stopped[i])
-    prefetch(c.keys + t.pos)
-    prefetch(c.keys + ((t.pos - 1) >> 2))
-    last = c.len - c.lingering - 1
-    if last < c.len:
-        prefetch(c.keys[last].timer)
-    c.stopped[i] = t
-    t.seq = i
-    th_mark(t, TH_LINGERS)
-    c.lingering += 1
+cdef inline void entomb(th_core* c, th_timer* t) noexcept nogil:
+    """The memory of a stopped timer is about to go: its dead key shall not point there."""
+    c.keys[t.pos].timer = &c.tomb
+    th_unkeyed(t)
+
+
+cdef void sweep(th_core* c) noexcept nogil:
+    """One slice of the walk through all keys, from the end to the root and over again."""
+    cdef size_t i = min(c.sweep_at, c.len)
+    cdef int step
+    if 4 * (c.stops - c.buried) <= c.len:
+        return
+    for step in range(SWEEP_SLICE):
+        if c.len == 0:
+            break
+        if i == 0:
+            i = c.len
+        i -= 1
+        if i >= PREFETCH:
+            prefetch(c.keys[i - PREFETCH].timer)
+        if th_state(c.keys[i].timer) != TH_ARMED:
+            if c.len > PREFETCH:
+                prefetch(c.keys[c.len - PREFETCH].timer)    # what bury moves: the last key
+            bury(c, i)
+    c.sweep_at = i
+
+
+cdef inline void clear_away(th_core* c, th_timer* t) noexcept nogil:
+    """After stop has cancelled t: take its key out if that is cheap; now and then a slice of the sweep."""
+    if t.flags & TH_KEYED and c.seq - t.seq < JUST_ARMED:
+        bury(c, t.pos)
+    elif c.stops % STOPS_A_SLICE == 0:
+        sweep(c)
 
 
 cdef inline bint cancel(th_core* c, th_timer* t) noexcept nogil:
     """ARMED or DUE -> IDLE, counted as a cancel. False when there was nothing to cancel; close() has cancelled
-    what is DUE, though the worker has yet to let go of it."""
-    if t.state == TH_IDLE:
+    what is DUE, though the worker has yet to let go of it. Caller holds M, or the GIL where there is one."""
+    if th_leave_armed(t, TH_IDLE):
+        c.stops += 1
+    elif t.state == TH_IDLE or c.closed:
         return False
-    if t.state == TH_ARMED:
-        if <size_t>t.pos + NEAR_END >= c.len:
-            remove_at(c, t.pos)             # armed just now, most likely: all is at hand
-        else:
-            linger(c, t)
-    elif c.closed:
-        return False
-    t.state = TH_IDLE
+    else:
+        t.state = TH_IDLE
     c.live -= 1
     c.cancelled += 1
     return True
 
 
+cdef inline th_timer* cancel_last(th_core* c) noexcept nogil:
+    """ARMED -> IDLE for the timer of the last live key, which is taken out, as are dead ones behind it. NULL when there
+    is none."""
+    cdef th_timer* t
+    while c.len > 0:
+        t = c.keys[c.len - 1].timer
+        if t.state == TH_ARMED:
+            c.len -= 1
+            shrink_keys(c)
+            t.state = TH_IDLE
+            th_unkeyed(t)
+            c.live -= 1
+            c.cancelled += 1
+            return t
+        bury(c, c.len - 1)
+    return NULL
+
+
 cdef inline bint postpone(th_core* c, th_timer* t, int64_t when) noexcept nogil:
-    """A new arming for a timer that stays ARMED.
+    """A new arming for a timer that has a key: it is ARMED, or was stopped and its key is still there.
 
     True when the new deadline is earlier than its key, which has then been sifted up; a later one
     is only noted.
@@ -238,9 +269,14 @@ cdef inline bint postpone(th_core* c, th_timer* t, int64_t when) noexcept nogil:
     cdef bint sooner = when < t.when and when < c.keys[t.pos].when
     cdef th_key key
     c.seq += 1
-    c.cancelled += 1
     t.seq = c.seq
     t.when = when
+    if t.state == TH_ARMED:
+        c.cancelled += 1
+    else:
+        t.state = TH_ARMED
+        c.buried += 1
+        note_live(c)
     if sooner:
         key.when = when
         key.timer = t
@@ -279,15 +315,21 @@ cdef void trim_run(th_core* c) noexcept nogil:
             c.run_cap = RUN_KEPT // sizeof(th_entry)
 
 
-cdef inline void enter_run(th_core* c, th_timer* t) noexcept nogil:
-    """ARMED -> DUE: an entry for t, whose key the caller takes out; there is room for it."""
+cdef inline bint enter_run(th_core* c, size_t i) noexcept nogil:
+    """ARMED -> DUE for the timer of keys[i], which is taken out: an entry for it, for which there is room. False, and the
+    key is dead, when a stop came first."""
+    cdef th_timer* t = c.keys[i].timer
     cdef th_entry* entry = c.run + c.run_len
+    if not th_leave_armed(t, TH_DUE):
+        return False
     entry.when = t.when
     entry.seq = t.seq
     entry.timer = t
     c.run_len += 1
-    th_set_due(t)
     th_mark(t, TH_PINNED)
+    remove_at(c, i)
+    th_unkeyed(t)
+    return True
 
 
 cdef inline void pause_slice(th_core* c, size_t* work, size_t slice) noexcept nogil:
@@ -296,7 +338,6 @@ cdef inline void pause_slice(th_core* c, size_t* work, size_t slice) noexcept no
     work[0] += 1
     if work[0] % slice == 0:
         th_yield_lock(c)
-        settle(c)
 
 
 cdef void collect(th_core* c, int64_t now) noexcept nogil:
@@ -317,16 +358,15 @@ cdef void collect(th_core* c, int64_t now) noexcept nogil:
     cdef th_key key
     cdef th_timer* t
     now = min(now, TH_NEVER - 1)            # even a clock that stands at the end makes nothing due there
-    settle(c)
     while c.len > 0 and not c.closed:
         key = c.keys[0]
         t = key.timer
-        if t.when <= now:
+        if th_state(t) != TH_ARMED:
+            bury(c, 0)
+        elif t.when <= now:
             if popped == budget or t.flags & TH_PINNED or not reserve_run(c, c.run_len + 1):
                 break
-            enter_run(c, t)
-            remove_at(c, 0)
-            popped += 1
+            popped += enter_run(c, 0)
         elif t.when > key.when:
             key.when = t.when
             siftdown(c, 0, key)
@@ -347,13 +387,14 @@ cdef void collect(th_core* c, int64_t now) noexcept nogil:
         key = c.keys[i]
         if key.when <= now:
             t = key.timer
-            if t.when > now:
+            if th_state(t) != TH_ARMED:
+                bury(c, i)
+            elif t.when > now:
                 key.when = t.when
                 siftdown(c, i, key)
                 c.rekeyed += 1
             elif not t.flags & TH_PINNED and c.run_len < c.run_cap:
-                enter_run(c, t)
-                remove_at(c, i)
+                enter_run(c, i)
         pause_slice(c, &work, SCAN_SLICE)
 
 
@@ -491,10 +532,12 @@ cdef bint check_key(th_core* c, size_t i, fault* f) noexcept nogil:
     cdef size_t parent = (i - 1) >> 2
     if i > 0 and key.when < c.keys[parent].when:
         return fails(f, b"a key is earlier than its parent", i, key.when, c.keys[parent].when)
+    if key.timer == &c.tomb:
+        return True
     if key.timer.pos != i:
         return fails(f, b"a timer does not know its place", i, key.timer.pos, <int64_t>i)
-    if key.timer.state != TH_ARMED and c.stopped[key.timer.seq % TH_LINGER] != key.timer:
-        return fails(f, b"a timer in the heap is not armed", i, key.timer.state, TH_ARMED)
+    if not key.timer.flags & TH_KEYED:
+        return fails(f, b"a timer in the heap does not know it", i, key.timer.flags, TH_KEYED)
     if key.timer.when < key.when:
         return fails(f, b"a key is later than its timer", i, key.when, key.timer.when)
     return True
@@ -502,7 +545,7 @@ cdef bint check_key(th_core* c, size_t i, fault* f) noexcept nogil:
 
 cdef bint check_heap(th_core* c, fault* f) noexcept nogil:
     """Every invariant, by brute force; False with the first fault found."""
-    cdef size_t i, due = 0, orphans = 0, lingering = 0
+    cdef size_t i, due = 0, orphans = 0, dead = 0
     cdef th_timer* t
     if c.len > c.cap:
         return fails(f, b"more keys than room", 0, <int64_t>c.len, <int64_t>c.cap)
@@ -510,6 +553,7 @@ cdef bint check_heap(th_core* c, fault* f) noexcept nogil:
         if not check_key(c, i, f):
             return False
         orphans += (c.keys[i].timer.flags & TH_ORPHAN) != 0
+        dead += c.keys[i].timer.state != TH_ARMED
     for i in range(c.run_head, c.run_len):
         t = c.run[i].timer
         if not t.flags & TH_PINNED:
@@ -517,12 +561,10 @@ cdef bint check_heap(th_core* c, fault* f) noexcept nogil:
         if t.state == TH_DUE:
             due += 1
             orphans += (t.flags & TH_ORPHAN) != 0
-    for i in range(TH_LINGER):
-        lingering += c.stopped[i] != NULL and c.stopped[i].flags & TH_LINGERS != 0
-    if c.lingering != lingering:
-        return fails(f, b"lingering keys miscounted", 0, <int64_t>c.lingering, <int64_t>lingering)
-    if c.live != c.len - lingering + due:
-        return fails(f, b"live timers miscounted", 0, <int64_t>c.live, <int64_t>(c.len - lingering + due))
+    if c.stops - c.buried != dead:
+        return fails(f, b"dead keys miscounted", 0, <int64_t>(c.stops - c.buried), <int64_t>dead)
+    if c.live != c.len - dead + due:
+        return fails(f, b"live timers miscounted", 0, <int64_t>c.live, <int64_t>(c.len - dead + due))
     if c.orphans.used != orphans:
         return fails(f, b"orphans miscounted", 0, <int64_t>c.orphans.used, <int64_t>orphans)
     return True

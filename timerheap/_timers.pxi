@@ -336,6 +336,8 @@ cdef void free_armed(th_core* c) noexcept:
     """Free the memory of the last key's timer, whose handle is gone, and the key."""
     cdef th_timer* t = c.keys[c.len - 1].timer
     c.len -= 1
+    if t == &c.tomb:
+        return
     if t.flags & TH_ORPHAN:
         th_slab_free(&c.orphans, t, sizeof(th_timer))
     else:
@@ -443,12 +445,23 @@ cdef class Timer:
             return chan_stop(&(<Channel>self.t.func).ch)
         if not FREE_THREADED and self.t.state == TH_IDLE:
             return False
+        fetch_handle(<PyObject*>self)
         c = self.heap.core
-        th_lock(c)
-        debug_check(c)
-        cancelled = cancel(c, &self.t)
-        debug_check(c)
-        th_unlock(c)
+        if FREE_THREADED or c.seq - self.t.seq < JUST_ARMED:
+            th_lock(c)
+            debug_check(c)
+            cancelled = cancel(c, &self.t)
+            if cancelled:
+                clear_away(c, &self.t)
+            debug_check(c)
+            th_unlock(c)
+        else:
+            cancelled = cancel(c, &self.t)
+            if cancelled and c.stops % STOPS_A_SLICE == 0:
+                th_lock(c)
+                sweep(c)
+                debug_check(c)
+                th_unlock(c)
         if cancelled:
             if FREE_THREADED:
                 decref(<PyObject*>self)     # taken by arm
@@ -462,6 +475,7 @@ cdef class Timer:
         leaves the timer as it was then; RuntimeError when its heap is closed.
         """
         cdef int64_t ns = 0
+        fetch_handle(<PyObject*>self)
         to_ns(delay, &ns)
         if th_fixed_flags(&self.t) & TH_CHANNEL:
             return chan_arm(&(<Channel>self.t.func).ch, self.heap, ns, 0)
@@ -511,6 +525,12 @@ cdef class Timer:
 
     def __reduce__(self):
         raise TypeError("cannot copy or pickle 'Timer' objects")
+
+
+cdef inline void fetch_handle(PyObject* self) noexcept nogil:
+    """Ask for the ends of a handle, whose middle is being waited for: they lie in two cache lines mostly."""
+    prefetch(<char*>self - COLLECTOR_BYTES)
+    prefetch(<char*>self + TH_TIMER_SIZE - 1)
 
 
 cdef object called(Timer self):
@@ -611,6 +631,8 @@ cdef object rearm(Timer self, int64_t ns):
     elif t.func == NULL:
         armed = False
         cleared = True                      # by the collector
+    elif t.flags & TH_KEYED:
+        wake = postpone(c, t, when)
     else:
         armed = wake = grow_keys(c)
         if armed:
@@ -713,12 +735,12 @@ cdef int timer_let_go(PyObject* self) noexcept:
     cdef PyObject* heap = <PyObject*>(<Timer>self).heap
     if (<Timer>self).heap is None:
         return True
-    if t.state == TH_IDLE and not th_flags(t) & (TH_PINNED | TH_LINGERS) and not FREE_THREADED:
+    if t.state == TH_IDLE and not th_flags(t) & (TH_PINNED | TH_KEYED) and not FREE_THREADED:
         return True
     c = (<Timer>self).heap.core
     th_lock(c)
-    if t.flags & TH_LINGERS:
-        take_out(c, t)
+    if t.state == TH_IDLE and t.flags & TH_KEYED:
+        entomb(c, t)
     flags = t.flags
     if t.state == TH_IDLE and not (flags & TH_PINNED):
         th_unlock(c)

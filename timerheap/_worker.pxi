@@ -532,12 +532,10 @@ cdef int let_all_go(TimerHeap heap) except -1:
     cdef th_timer record
     while True:
         th_lock(c)
-        settle(c)
-        if c.len == 0:
+        t = cancel_last(c)
+        if t == NULL:
             th_unlock(c)
             return 0
-        t = c.keys[c.len - 1].timer
-        cancel(c, t)
         record = t[0]
         if record.flags & (TH_ORPHAN | TH_CARCASS):
             t.func = t.args = NULL

@@ -240,7 +240,7 @@ static void verify(void)
             DEMAND(core->wake_at == INT64_MIN || signalled || m->when >= core->wake_at, "timer %zu: wake-up lost", i);
         }
     }
-    DEMAND(armed == core->len - core->lingering, "%zu armed, %zu keys", armed, core->len - core->lingering);
+    DEMAND(armed == core->len - (core->stops - core->buried), "%zu armed, %zu keys", armed, core->len);
     DEMAND(entries == absorbed - core->run_head, "%zu entries, not %zu", core->run_len - core->run_head, entries);
     DEMAND(armed + due == live && live == core->live, "%zu live, not %zu", core->live, live);
     DEMAND(orphans == core->orphans.used, "%zu slots in use, not %zu", core->orphans.used, orphans);
@@ -311,23 +311,38 @@ static void arm_new(int64_t when)
     note_live(1);
 }
 
+static void note_cancel(item *m)
+{
+    m->state = TH_IDLE;
+    cancels++;
+    live--;
+}
+
 static void stop(item *m)
 {
     int was_live = m->state != TH_IDLE;
     DEMAND(native_stop(core, m->record) == was_live, "stop of a timer in state %d", m->state);
-    if (was_live) {
-        m->state = TH_IDLE;
-        cancels++;
-        live--;
+    if (was_live)
+        note_cancel(m);
+}
+
+/* As many slices as it takes. A walk through all keys finds every dead one, so that is not many. */
+static void sweep_all(void)
+{
+    size_t slices = 2 * core->len + 2;
+    while (4 * (core->stops - core->buried) > core->len) {
+        DEMAND(slices-- > 0, "%zu dead of %zu keys are not swept", core->stops - core->buried, core->len);
+        native_sweep(core);
     }
 }
 
 static void reset(item *m, int64_t when)
 {
     size_t before = failed, len = core->len;
-    int wake = 0, was = m->state;
+    int wake = 0, was = m->state, keyed = m->record->flags & TH_KEYED;
     int armed = native_reset(core, m->record, when, &wake);
-    if (was == TH_ARMED)
+    DEMAND(keyed || was != TH_ARMED, "an armed timer without a key");
+    if (keyed)
         DEMAND(armed, "a reset that needs no memory was refused");
     else
         expect_refusal(armed, len, before);
@@ -485,7 +500,7 @@ static void launch(void)
 /* ---- the decoder ------------------------------------------------------------------------------------------------- */
 
 enum { ARM, ARM_TOO, STOP, RESET, DROP, ARM_MANY, STOP_MANY, RESET_MANY, DROP_MANY, FAIL, CALLS, /* callers' */
-       COLLECT = CALLS, LAUNCH, LAUNCH_ALL, STEP, LEAP, SETTLE, KINDS };
+       COLLECT = CALLS, LAUNCH, LAUNCH_ALL, STEP, LEAP, SWEEP, KINDS };
 
 /* Deadlines from base on, step apart, in an order that is neither rising nor falling. */
 static int64_t nth_when(int64_t base, size_t i, unsigned step)
@@ -562,8 +577,7 @@ static void run_operation(unsigned kind)
         now = th_deadline(now, take_wide());
         break;
     default:
-        native_settle(core);
-        DEMAND(core->lingering == 0, "%zu keys linger", core->lingering);
+        sweep_all();
     }
     verify();
 }
@@ -589,9 +603,10 @@ static void close_heap(void)
     int wake = 0;
     core->closed = 1;
     DEMAND(!native_arm(core, &refused, now, &wake) && !wake && refused.state == TH_IDLE, "a closed heap arms");
-    while ((t = native_last(core))) {
+    while ((t = native_cancel_last(core))) {
         item *m = &items[id_of(t)];
-        stop(m);
+        DEMAND(m->state == TH_ARMED, "closing cancels a timer in state %d", m->state);
+        note_cancel(m);
         if (m->handle || m->entry)
             continue;
         if (t->flags & TH_ORPHAN)

@@ -19,8 +19,8 @@ void native_free_slot(th_core *c, th_timer *t);
 void native_empty_run(th_core *c);
 void native_collect(th_core *c, int64_t now);
 void native_sort(th_core *c);
-void native_settle(th_core *c);
-th_timer *native_last(th_core *c);
+void native_sweep(th_core *c);
+th_timer *native_cancel_last(th_core *c);
 int native_next_run(th_core *c);
 
 /* One input of the fuzzer, from the first byte to the closed heap; aborts at the first divergence. */

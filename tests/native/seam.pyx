@@ -22,7 +22,9 @@ cdef extern from *:
     const size_t POP_SLICE
     const size_t SCAN_SLICE
     const size_t RUN_KEPT
-    const size_t NEAR_END
+    const size_t JUST_ARMED
+    const size_t STOPS_A_SLICE
+    const size_t SWEEP_SLICE
 
 cdef extern from "timer.h" nogil:
     enum:
@@ -32,7 +34,7 @@ cdef extern from "timer.h" nogil:
         TH_ORPHAN
         TH_CARCASS
         TH_PINNED
-        TH_LINGERS
+        TH_KEYED
     ctypedef struct th_timer:
         uint32_t pos
         uint16_t state
@@ -41,10 +43,11 @@ cdef extern from "timer.h" nogil:
         uint64_t seq
         void* func
         void* args
-    void th_taken_out(th_timer* t)
+    void th_unkeyed(th_timer* t)
     void th_mark(th_timer* t, uint16_t flag)
     void th_unmark(th_timer* t, uint16_t flag)
-    void th_set_due(th_timer* t)
+    uint16_t th_state(const th_timer* t)
+    bint th_leave_armed(th_timer* t, uint16_t to)
     ctypedef struct th_key:
         int64_t when
         th_timer* timer
@@ -73,7 +76,6 @@ cdef extern from "slab.h" nogil:
 cdef extern from "core.h" nogil:
     const size_t TH_KEY_PAD
     const size_t KEYS_MAX "TH_KEYS_MAX"
-    const size_t TH_LINGER
     ctypedef struct th_core:
         int64_t wake_at
         th_key* keys
@@ -81,9 +83,10 @@ cdef extern from "core.h" nogil:
         size_t cap
         size_t key_bytes
         size_t key_peak
-        th_timer** stopped
         size_t stops
-        size_t lingering
+        size_t buried
+        size_t sweep_at
+        th_timer tomb
         th_slab orphans
         th_entry* run
         size_t run_len
@@ -158,7 +161,7 @@ cdef public bint native_reset(th_core* c, th_timer* t, int64_t when, bint* wake)
     wake[0] = False
     if c.closed:
         armed = False
-    elif t.state == TH_ARMED:
+    elif t.flags & TH_KEYED:
         wake[0] = postpone(c, t, when)
     else:
         armed = wake[0] = grow_keys(c)
@@ -173,16 +176,19 @@ cdef public bint native_reset(th_core* c, th_timer* t, int64_t when, bint* wake)
 
 
 cdef public bint native_stop(th_core* c, th_timer* t) noexcept nogil:
-    """The locked section of Timer.stop."""
-    return cancel(c, t)
+    """Timer.stop, which takes the mutex only for what clear_away may do, where there is a GIL."""
+    if not cancel(c, t):
+        return False
+    clear_away(c, t)
+    return True
 
 
 cdef public bint native_let_go(th_core* c, th_timer* t, th_timer** orphan) noexcept nogil:
     """timer_let_go: True if the handle's memory may be freed; orphan gets the slot that the record moved to, or
     NULL."""
     orphan[0] = NULL
-    if t.flags & TH_LINGERS:
-        take_out(c, t)
+    if t.state == TH_IDLE and t.flags & TH_KEYED:
+        entomb(c, t)
     if t.state == TH_IDLE and not t.flags & TH_PINNED:
         return True
     if t.state == TH_ARMED and not t.flags & TH_PINNED:
@@ -235,14 +241,13 @@ cdef public void native_sort(th_core* c) noexcept nogil:
     sort_run(c)
 
 
-cdef public void native_settle(th_core* c) noexcept nogil:
-    settle(c)
+cdef public void native_sweep(th_core* c) noexcept nogil:
+    sweep(c)
 
 
-cdef public th_timer* native_last(th_core* c) noexcept nogil:
-    """let_all_go: settles, then the timer of the last key, or NULL."""
-    settle(c)
-    return c.keys[c.len - 1].timer if c.len else NULL
+cdef public th_timer* native_cancel_last(th_core* c) noexcept nogil:
+    """let_all_go: the timer of the last key, cancelled, or NULL."""
+    return cancel_last(c)
 
 
 cdef public bint native_next_run(th_core* c) noexcept nogil:

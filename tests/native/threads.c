@@ -247,9 +247,8 @@ static void close_core(pthread_t thread)
 {
     th_timer *t;
     dismiss(thread, &core.closed);
-    while ((t = native_last(&core))) {
+    while ((t = native_cancel_last(&core))) {
         account *a = t->args;
-        native_stop(&core, t);
         leave(a);
         cancels++;
         if (a->handle)
