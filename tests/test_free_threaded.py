@@ -99,7 +99,8 @@ def test_a_default_heap_stays_so_until_it_is_closed():
             try:
                 AfterFunc(FAR, int).stop()
             except RuntimeError as exc:
-                assert "closed" in str(exc)
+                if "closed" not in str(exc):
+                    raise
 
     run_threads(4, work)
     default_heap().check()
@@ -131,7 +132,8 @@ def test_one_thread_at_a_time_advances_a_manual_heap():
             try:
                 heap.advance(1)
             except RuntimeError as exc:
-                assert "under way" in str(exc)
+                if "under way" not in str(exc):
+                    raise
 
     run_threads(4, advance)
     assert overlaps == []
