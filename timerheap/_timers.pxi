@@ -241,7 +241,8 @@ cdef class TimerHeap:
         cdef th_core* c = self.core
         cdef fault f
         cdef bint good
-        # Under the GIL, so that no launch is half done (without one a launch is a single hold of M); sorting needs no GIL and ends by itself.
+        # Under the GIL, so that no launch is half done (without one a launch is a single hold of M);
+        # sorting needs no GIL and ends by itself.
         th_lock(c)
         while c.sorting:
             th_yield_lock(c)
