@@ -491,6 +491,42 @@ def test_a_chain_of_a_million_stopped_handles_is_freed_without_recursion():
     """)
 
 
+def test_a_chain_of_handles_stopped_while_due_is_freed_without_recursion():
+    """Run entries point at all of them when the first callback stops them and drops the last."""
+    run_ok("""
+        import threading
+        from timerheap import AfterFunc
+        from timerheap.testing import ManualHeap
+
+        def stop_all():
+            assert sum(timer.stop() for timer in chain) == len(chain)
+            last = chain.pop()
+            chain.clear()
+            del last
+            heap.check()
+
+        def scenario():
+            timer = AfterFunc(0, stop_all, heap=heap)
+            for _ in range(200_000):
+                timer = AfterFunc(0, print, timer, heap=heap)
+                chain.append(timer)
+            del timer
+            heap.advance(0)
+            heap.check()
+            assert (len(heap), heap.stats()["fired"]) == (0, 1)
+            done.append(heap.nbytes)
+
+        heap = ManualHeap()
+        empty = heap.nbytes
+        chain, done = [], []
+        threading.stack_size(256 * 1024)
+        thread = threading.Thread(target=scenario)
+        thread.start()
+        thread.join()
+        assert done and done[0] < empty + 100_000, (empty, done)
+    """)
+
+
 def test_a_due_handle_dropped_with_a_finalizer_that_lets_the_worker_on():
     """Stopped while due and dropped: its finalizer gives up the GIL, and the worker disposes of the run meanwhile."""
     run_ok("""

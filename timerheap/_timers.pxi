@@ -781,25 +781,41 @@ cdef void timer_release(PyObject* self) noexcept:
     th_del_timer(self)
 
 
+cdef void put_off(PyObject* self) noexcept:
+    """Leave a dead handle to the outermost release. Only IDLE, or it would be launched; with its key out, for its
+    deadline becomes the link. A run entry may point at it: the worker finds nothing to do there."""
+    global th_later
+    cdef th_timer* t = &(<Timer>self).t
+    if t.state != TH_IDLE:
+        if not timer_let_go(self):
+            return
+    elif th_flags(t) & TH_LINGERS:
+        th_lock((<Timer>self).heap.core)
+        if t.flags & TH_LINGERS:
+            take_out((<Timer>self).heap.core, t)
+        th_unlock((<Timer>self).heap.core)
+    t.when = <int64_t><size_t>th_later
+    th_later = self
+
+
 cdef void timer_dealloc(PyObject* self) noexcept:
     """tp_dealloc. A chain of handles, each the last holder of the next, must not nest as deep as it
     is long: from NESTING on the rest is put off until the outermost release is done. (CPython's own
     trashcan allows 10,000 levels on 3.13, which is more than a small thread's stack holds.)"""
     global th_depth, th_later
     gc_untrack(self)
-    if not timer_let_go(self):
-        return
     if th_depth == NESTING:
-        (<Timer>self).t.when = <int64_t><size_t>th_later
-        th_later = self
+        put_off(self)
         return
     th_depth += 1
-    timer_release(self)
+    if timer_let_go(self):
+        timer_release(self)
     if th_depth == 1:
         while th_later != NULL:
             self = th_later
             th_later = <PyObject*><size_t>(<Timer>self).t.when
-            timer_release(self)
+            if timer_let_go(self):
+                timer_release(self)
     th_depth -= 1
 
 
