@@ -68,6 +68,20 @@ def test_exit_is_quick_clean_and_silent(load, end, worst, pytestconfig):
         assert errors.count("Traceback") == (1 if expected else 0)
 
 
+def test_hundreds_of_workers_inside_callbacks_are_left_behind_together():
+    """Exit gives each a moment, and all of them the same one: in turn they would outlast this test."""
+    run_ok("""
+        import threading, time
+        from timerheap import AfterFunc, TimerHeap
+        inside = threading.Semaphore(0)
+        heaps = [TimerHeap(str(n)) for n in range(800)]
+        for heap in heaps:
+            AfterFunc(0, lambda: inside.release() or time.sleep(100), heap=heap)
+        for heap in heaps:
+            inside.acquire()
+    """, timeout=30)
+
+
 def test_closing_a_heap_at_exit_waits_for_no_callback():
     """Handlers registered before the import run after the worker has been left behind inside its callback."""
     run_ok("""

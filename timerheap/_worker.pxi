@@ -416,17 +416,19 @@ def stop_at_exit():
     is a daemon)."""
     global at_exit
     cdef TimerHeap heap
-    cdef list patience = []
+    cdef int64_t until
+    cdef list ends = []
     at_exit = True
     heaps = live_heaps()
     for heap in heaps:
         th_lock(heap.core)
-        patience.append(1.0 if heap.core.parked else 0.05)
+        # All wait at the same time: a hundred workers inside callbacks take no longer than one.
+        ends.append(th_monotonic() + (NS_PER_S if heap.core.parked else NS_PER_S // 20))
         heap.core.exiting = not heap.core.manual    # virtual time goes on as long as somebody turns it
         th_unlock(heap.core)
         th_signal(heap.core)
-    for heap, seconds in zip(heaps, patience):
-        join_worker(heap, seconds)
+    for heap, until in zip(heaps, ends):
+        join_worker(heap, to_seconds(max(0, until - th_monotonic())))
 
 
 # ---- fork -----------------------------------------------------------------------------------------------------------
