@@ -82,6 +82,22 @@ def test_hundreds_of_workers_inside_callbacks_are_left_behind_together():
     """, timeout=30)
 
 
+def test_a_timer_that_finds_its_pool_shut_down_at_exit_is_silent():
+    """The pools are shut down before exit handlers run, and wait for their jobs then."""
+    run_ok("""
+        import threading, time
+        from concurrent.futures import ThreadPoolExecutor
+        from timerheap import AfterFunc, TimerHeap
+        pool = ThreadPoolExecutor(1)
+        heap = TimerHeap(executor=pool)
+        inside = threading.Event()
+        pool.submit(lambda: inside.set() or time.sleep(1))
+        inside.wait(30)
+        for n in range(100):
+            AfterFunc(n * 0.01, int, heap=heap)
+    """)
+
+
 def test_closing_a_heap_at_exit_waits_for_no_callback():
     """Handlers registered before the import run after the worker has been left behind inside its callback."""
     run_ok("""

@@ -152,8 +152,11 @@ cdef void call(TimerHeap heap, th_timer* t, PyObject* handle) noexcept:
     result = call_method(<PyObject*>heap.executor, <PyObject*>SUBMIT, <PyObject*>run_job, <PyObject*>timer, NULL)
     if result != NULL:
         decref(result)
-    else:
-        report(heap, take_exception(), timer)
+        return
+    exc = take_exception()
+    # When the program ends, its pools do so before the exit handlers: what falls due after that is not to be run.
+    if not (isinstance(exc, RuntimeError) and getattr(threading, "_SHUTTING_DOWN", False)):
+        report(heap, exc, timer)
 
 
 cdef bint enter_fresh_context(PyObject** context) noexcept:
