@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 
 import pytest
 from helpers import FAR, PATIENCE, balance, run_ok, run_threads, wait_until
@@ -73,6 +74,25 @@ def test_an_interrupted_start_never_leaves_two_workers(heap, monkeypatch, late):
         start(interrupted[0])
     assert fired.wait(PATIENCE)
     wait_until(lambda: names().count("test") == 1)
+
+
+@pytest.mark.parametrize("kind", [TimeoutError, RuntimeError, KeyboardInterrupt])
+def test_what_a_signal_handler_raises_during_a_start_arrives(heap, monkeypatch, kind):
+    """The worker lives, but the handler's exception is the program's: a timeout for instance."""
+    start = threading.Thread.start
+
+    def interrupted_start(thread):
+        start(thread)
+        time.sleep(0.05)                # the worker takes up its post
+        raise kind
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted_start)
+    with pytest.raises(kind):
+        AfterFunc(FAR, print, heap=heap)
+    monkeypatch.undo()
+    fired = threading.Event()
+    AfterFunc(0, fired.set, heap=heap)
+    assert fired.wait(PATIENCE)
 
 
 def test_ten_thousand_timers_add_one_thread():

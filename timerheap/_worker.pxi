@@ -376,7 +376,7 @@ cdef int start_worker(TimerHeap heap) except -1:
     if failed:
         c.running = False
     th_unlock(c)
-    if not failed and isinstance(exc, Exception):
+    if not failed and isinstance(exc, MemoryError):
         return 0                        # all that was lost is the news of the start
     # A program that is ending gets no new threads, and no complaint: its timers would not fire
     # anyway.
