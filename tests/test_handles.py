@@ -1,6 +1,7 @@
 """Handles and heaps as objects: what they refuse, how they show themselves."""
 
 import copy
+import enum
 import pickle
 import sys
 import threading
@@ -147,6 +148,21 @@ def test_a_closed_default_heap_is_replaced():
 def test_a_heap_refuses_bad_arguments(bad):
     with pytest.raises(TypeError):
         TimerHeap(**bad)
+
+
+class Name(str):
+    __slots__ = ()
+
+
+class Names(enum.StrEnum):
+    BEATS = "beats"
+
+
+@pytest.mark.parametrize("name", [Name("beats"), Names.BEATS], ids=["subclass", "enumeration"])
+def test_a_name_may_be_of_a_subclass_of_str(name):
+    heap = TimerHeap(name)
+    assert heap.name == "beats"
+    assert type(heap.name) is str
 
 
 @pytest.mark.parametrize("make", [lambda heap: Timer(1, heap=heap), lambda heap: AfterFunc(1, print, heap=heap)])

@@ -130,7 +130,7 @@ cdef class TimerHeap:
         with cython.critical_section(self):
             if self.name is not None:
                 raise RuntimeError("a timer heap cannot be initialised twice")
-            self.name = name
+            self.name = str.__str__(name)       # a plain str even of a subclass, an enumeration's member for one
             self.executor = executor
             self.on_error = on_error
 
