@@ -5,7 +5,7 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
-from helpers import wait_until
+from helpers import PATIENCE, wait_until
 
 from timerheap import AfterFunc, Ticker, Timer, TimerHeap
 
@@ -67,6 +67,23 @@ def test_a_raising_callback_reaches_on_error(pooled, errors):
     wait_until(lambda: errors)
     assert errors == [(error, timer)]
     assert pooled.stats()["errors"] == 1
+
+
+def test_a_callback_that_raises_after_its_heap_was_closed_reaches_on_error(pooled, errors):
+    inside, closed = threading.Event(), threading.Event()
+    error = ValueError("mine")
+
+    def late():
+        inside.set()
+        closed.wait(PATIENCE)
+        raise error
+
+    timer = AfterFunc(0, late, heap=pooled)
+    assert inside.wait(PATIENCE)
+    pooled.close()
+    closed.set()
+    wait_until(lambda: errors)
+    assert errors == [(error, timer)]
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])

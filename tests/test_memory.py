@@ -26,6 +26,13 @@ class Owner:
         self.calls += 1
 
 
+class Inline:
+    """An executor."""
+
+    def submit(self, func, /, *args):
+        func(*args)
+
+
 def freed(reference):
     gc.collect()
     return reference() is None
@@ -229,6 +236,32 @@ def test_a_cycle_through_the_heaps_own_hook_is_collectable():
 
     reference = weakref.ref(Reporter())
     assert freed(reference)
+
+
+@pytest.mark.parametrize("closer", ["outside", "callback"])
+@pytest.mark.parametrize("make", [Timer, Ticker, lambda delay, heap: Timer(delay, heap=heap).c])
+@pytest.mark.parametrize("kind", [TimerHeap, ManualHeap, functools.partial(TimerHeap, executor=Inline())])
+def test_a_closed_heap_whose_hook_owns_a_channel_timer_is_collectable(kind, make, closer):
+    class Service:
+        def __init__(self):
+            self.heap = kind(on_error=self.report)
+            self.timer = make(3600, heap=self.heap)
+
+        def report(self, exc, timer):
+            pass
+
+    service = Service()
+    heap = service.heap
+    if closer == "outside":
+        heap.close()
+    else:
+        AfterFunc(0, heap.close, heap=heap)
+        if isinstance(heap, ManualHeap):
+            heap.advance(0)
+        wait_until(lambda: heap.closed)
+    reference = weakref.ref(service)
+    del service, heap
+    wait_until(lambda: freed(reference))
 
 
 def test_a_pending_cycle_goes_with_its_manual_heap():

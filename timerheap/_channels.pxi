@@ -594,6 +594,8 @@ cdef class ManualHeap(TimerHeap):
             self.advancer = 0
             if FREE_THREADED:
                 th_unlock(c)
+            if c.closed:
+                drop_hooks(self)
         wake_waiters(c)
 
 

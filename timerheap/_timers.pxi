@@ -264,6 +264,8 @@ cdef class TimerHeap:
         let_all_go(self)
         if not c.manual and not c.exiting:
             join_worker(self, -1.0)
+        if not (self.advancer if c.manual else c.running):     # else by whoever runs a callback at the moment
+            drop_hooks(self)
 
     def _timerproc(self):
         timerproc(self)

@@ -119,10 +119,10 @@ def report_to_threading(exc, timer):
     threading.excepthook(threading.ExceptHookArgs((type(exc), exc, exc.__traceback__, threading.current_thread())))
 
 
-cdef void report(TimerHeap heap, object exc, object timer) noexcept:
+cdef void report(TimerHeap heap, object on_error, object exc, object timer) noexcept:
     """Hand what a callback raised to on_error or threading.excepthook. What the hook itself raises
     goes to sys.unraisablehook: the worker lives on."""
-    cdef object hook = heap.on_error if heap.on_error is not None else report_to_threading
+    cdef object hook = on_error if on_error is not None else report_to_threading
     cdef PyObject* result
     th_count(&heap.core.errors, 1)
     result = call_objects(<PyObject*>hook, <PyObject*>exc, <PyObject*>timer, NULL)
@@ -146,17 +146,19 @@ cdef void call(TimerHeap heap, th_timer* t, PyObject* handle) noexcept:
         if result != NULL:
             decref(result)
         else:
-            report(heap, take_exception(), <Timer>handle if handle != NULL else adopt(heap, t))
+            report(heap, heap.on_error, take_exception(), <Timer>handle if handle != NULL else adopt(heap, t))
         return
     timer = <Timer>handle if handle != NULL else adopt(heap, t)
-    result = call_method(<PyObject*>heap.executor, <PyObject*>SUBMIT, <PyObject*>run_job, <PyObject*>timer, NULL)
+    hook = heap.on_error
+    result = call_method(<PyObject*>heap.executor, <PyObject*>SUBMIT, <PyObject*>run_job, <PyObject*>timer,
+                         <PyObject*>hook, NULL)
     if result != NULL:
         decref(result)
         return
     exc = take_exception()
     # When the program ends, its pools do so before the exit handlers: what falls due after that is not to be run.
     if not (isinstance(exc, RuntimeError) and getattr(threading, "_SHUTTING_DOWN", False)):
-        report(heap, exc, timer)
+        report(heap, hook, exc, timer)
 
 
 cdef bint enter_fresh_context(PyObject** context) noexcept:
@@ -178,9 +180,9 @@ cdef void leave_context(PyObject** context) noexcept:
         context[0] = NULL
 
 
-def run_job(Timer timer):
-    """What an executor runs for a due timer: its callback in an empty context, errors to the heap's
-    hook."""
+def run_job(Timer timer, on_error):
+    """What an executor runs for a due timer: its callback in an empty context, errors to the heap's hook, which a heap
+    closed meanwhile has no longer."""
     cdef PyObject* context = NULL
     cdef PyObject* result
     if not enter_fresh_context(&context):
@@ -190,7 +192,7 @@ def run_job(Timer timer):
     if result != NULL:
         decref(result)
     else:
-        report(timer.heap, take_exception(), timer)
+        report(timer.heap, on_error, take_exception(), timer)
 
 
 cdef void free_record(th_core* c, th_timer* t) noexcept:
@@ -316,6 +318,17 @@ cdef int timerproc(TimerHeap heap) except -1:
             fire_run(heap)
             if generation == c.generation:
                 c.firing = False
+    if c.closed and generation == c.generation:
+        drop_hooks(heap)
+    return 0
+
+
+cdef int drop_hooks(TimerHeap heap) except -1:
+    """After the last callback of a closed heap. The collector does not look into channels: an object that owns a Ticker
+    and a heap with one of its methods as on_error would live for ever by it."""
+    with cython.critical_section(heap):
+        hooks = heap.executor, heap.on_error    # let go of at the return
+        heap.executor = heap.on_error = None
     return 0
 
 
