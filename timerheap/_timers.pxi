@@ -754,6 +754,7 @@ cdef int timer_let_go(PyObject* self) noexcept:
             orphan[0] = t[0]
             orphan.flags |= TH_ORPHAN
             c.keys[t.pos].timer = orphan
+            th_unkeyed(t)
             t.state = TH_IDLE
             t.func = t.args = NULL
             th_unlock(c)
@@ -791,10 +792,10 @@ cdef void put_off(PyObject* self) noexcept:
     if t.state != TH_IDLE:
         if not timer_let_go(self):
             return
-    elif th_flags(t) & TH_LINGERS:
+    elif th_flags(t) & TH_KEYED:
         th_lock((<Timer>self).heap.core)
-        if t.flags & TH_LINGERS:
-            take_out((<Timer>self).heap.core, t)
+        if t.flags & TH_KEYED:
+            entomb((<Timer>self).heap.core, t)
         th_unlock((<Timer>self).heap.core)
     t.when = <int64_t><size_t>th_later
     th_later = self

@@ -197,6 +197,7 @@ cdef public bint native_let_go(th_core* c, th_timer* t, th_timer** orphan) noexc
             orphan[0][0] = t[0]
             orphan[0].flags |= TH_ORPHAN
             c.keys[t.pos].timer = orphan[0]
+            th_unkeyed(t)
             t.state = TH_IDLE
             return True
     th_mark(t, TH_CARCASS)
