@@ -51,7 +51,8 @@ help:
 	@echo "make test-ft      tests on release and debug builds and the ledger, without a GIL   SECONDS=60"
 	@echo "make tsan-ft      the ledger without a GIL, interpreter and core under ThreadSanitizer   OPERATIONS=1000000"
 	@echo "make reliability  all of these and the long tests, with one summary: hours"
-	@echo "make bench        ns per operation and bytes per timer, beside asyncio"
+	@echo "make bench        timerheap and its peers: a page with plots, about 40 minutes; make bench-quick, under five"
+	@echo "make bench-compare BASE=v0.1.0                        two revisions, pyperf's table"
 	@echo "make clean        removes builds and environments"
 	@echo "PYTHON=$(PYTHON) chooses the interpreter"
 
@@ -228,10 +229,13 @@ lateness: $(release)/.installed
 reliability:
 	@PYTHON='$(PYTHON)' tests/reliability
 
-.PHONY: bench
-bench: $(release)/.with-perf
-	@$(release)/bin/python perf/footprint.py
-	@$(release)/bin/python perf/bench_timers.py $(BENCH_ARGS)
+.PHONY: bench bench-quick bench-compare
+bench bench-quick: $(release)/.with-perf
+	@$(release)/bin/python perf/run.py $(if $(filter bench-quick,$@),--quick) $(BENCH_ARGS)
+
+bench-compare: $(release)/.with-perf
+	@$(if $(BASE),,echo "usage: make bench-compare BASE=<git revision>" >&2; exit 2)
+	@$(release)/bin/python perf/compare.py $(BASE) $(BENCH_ARGS)
 
 .PHONY: clean
 clean:

@@ -76,20 +76,26 @@ class Population:
             self.handles = None
             self.turn = 0
 
-    def walk(self, loop, loops):
-        """Seconds of loop(handles, delays) on the next parts, loops handles in all; what it undid is done again, untimed."""
+    def walk(self, loop, loops, undo=None):
+        """Seconds of loop(handles, delays) on the next parts, loops handles in all; undo, untimed, makes a part as it was."""
         spent = done = 0
         self.cut(min(loops, BATCH))
         while done < loops:
             numbers, part = self.parts[self.turn % len(self.parts)]
             self.turn += 1
             spent += loop(part, len(part))
+            if undo is not None:
+                undo([self.deadlines[i] for i in numbers], part)
             self.sweep()
-            if loop is not self.touch:
-                self.reset(part, [self.deadlines[i] for i in numbers])
-                self.sweep()
             done += len(part)
         return spent * loops / done
+
+    def restore(self, delays, part):
+        """Arm what is stopped or reset: the same timers where the library lets one, else new ones."""
+        if self.peer.revives:
+            self.reset(part, delays)
+        else:
+            self.arm(delays, part)
 
     def touch(self, part, _):
         """stop of timers that are not armed: touches its object and nothing else."""
@@ -111,9 +117,11 @@ class Population:
         if operation.startswith("stop"):
             if self.parts is None and operation != "stop":
                 self.in_order({"stop_front": 0, "stop_middle": 0.45, "stop_back": 0.9}[operation])
-            return self.walk(lambda part, _: self.stop(part), loops)
-        after = {"reset_earlier": 1800.0, "reset_later": 5400.0}.get(operation, 3600.0)
-        return self.walk(lambda part, count: self.reset(part, self.delays(count, after)), loops)
+            return self.walk(lambda part, _: self.stop(part), loops, self.restore)
+        if operation == "reset":
+            return self.walk(lambda part, count: self.reset(part, self.delays(count)), loops)
+        after = 1800.0 if operation == "reset_earlier" else 5400.0
+        return self.walk(lambda part, count: self.reset(part, self.delays(count, after)), loops, self.restore)
 
     def measure_arm(self, loops, after):
         spent = done = 0
@@ -310,9 +318,10 @@ def measure(loops, name, operation, size):
     population = Population.of(name, size)
     if hasattr(Extras, operation):
         return getattr(extras(size), operation)(loops)
-    slow = population.peer.slow_stop if operation != "arm" else 0
-    if slow and size > 10 * slow:
-        return population.measure(operation, slow) * loops / slow
+    few = population.peer.few
+    if few:
+        count = few if size > 10_000 else 10 * few
+        return population.measure(operation, count) * loops / count
     return population.measure(operation, loops)
 
 

@@ -1,0 +1,3 @@
+module timerheap/perf/go
+
+go 1.27

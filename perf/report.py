@@ -1,0 +1,270 @@
+"""The page: Markdown and SVG plots from what run.py has measured.
+
+    python perf/report.py DIRECTORY
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import pyperf
+
+COLOURS = {
+    "timerheap": "#c1121f", "Go": "#0077b6", "asyncio": "#2a9d8f", "uvloop": "#8338ec", "gevent": "#e09f3e", "Twisted": "#6c757d",
+    "kombu": "#bc6c25", "sched": "#90be6d", "heapq": "#577590", "threading.Timer": "#000000",
+}  # fmt: skip
+MILLION = 1_000_000
+
+
+def nanoseconds(directory):
+    """{(subject, operation, size): median ns of an operation}."""
+    suite = pyperf.BenchmarkSuite.load(str(directory / "timers.json.gz"))
+    found = {}
+    for benchmark in suite.get_benchmarks():
+        subject, operation, size = benchmark.get_name().rsplit("/", 2)
+        found[subject, operation, int(size)] = 1e9 * benchmark.median()
+    return found
+
+
+def table(head, rows):
+    lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
+    lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def ordered(names):
+    return [name for name in COLOURS if name in names]
+
+
+def figure(value, digits=0):
+    return "" if value is None else f"{value:,.{digits}f}"
+
+
+def ratio(ours, theirs):
+    return "" if not ours or not theirs else f"{theirs / ours:.1f}x"
+
+
+def operations_table(ns, size):
+    """A row an operation, a column a subject; the peers' figures with how many times ours they are."""
+    subjects = ordered({subject for subject, _, at in ns if at == size})
+    operations = list(dict.fromkeys(operation for subject, operation, at in ns if at == size and subject != "Go"))
+    rows = []
+    for operation in operations:
+        ours = ns.get(("timerheap", operation, size))
+        peers = [ns.get((name, operation, size)) for name in subjects if name != "timerheap"]
+        if any(peers) or operation == "walk":
+            rows.append(
+                [operation, figure(ours), *(f"{figure(peer)} ({ratio(ours, peer)})" if peer and ours else figure(peer) for peer in peers)]
+            )
+    return table([f"ns at {size:,}", *subjects], rows)
+
+
+def bars(ns, late, rows, rest):
+    """The project's own bars, and what this run says of each."""
+    at = {operation: ns.get(("timerheap", operation, MILLION)) for operation in ("arm", "arm_stop", "reset", "stop", "fire", "walk")}
+    found = []
+
+    def bar(what, value, limit, digits=2, unit=""):
+        verdict = "" if value is None else "holds" if value <= limit else "**missed**"
+        found.append([what, figure(value, digits) + unit, f"<= {limit}{unit}", verdict])
+
+    def against(operation, peer, limit, ours=None):
+        theirs = ns.get((peer, operation, MILLION))
+        value = (ours or at[operation]) / theirs if theirs and at[operation] else None
+        bar(f"{operation}, of {peer}'s", value, limit, 3 if limit < 0.2 else 2)
+
+    for operation in ("arm", "arm_stop"):
+        against(operation, "Go", 1.0)
+        against(operation, "asyncio", 0.05)
+    against("reset", "Go", 1.5)
+    against("stop", "Go", 1.6)
+    against("reset", "asyncio", 0.1)
+    against("stop", "asyncio", 0.4)
+    if at["walk"]:
+        for operation in ("reset", "stop"):
+            bar(f"{operation}, of a walk that does nothing", at[operation] / at["walk"] if at[operation] else None, 1.5)
+    against("fire", "Go", 0.7)
+    against("fire", "asyncio", 0.25)
+    against("fire", "uvloop", 0.5)
+    for row in rows:
+        if row["subject"] == "timerheap" and row["count"] == MILLION:
+            bar("bytes a timer, handle " + ("held" if row["held"] else "dropped"), row["rss"], 104 if row["held"] else 56, 1)
+            bar("gc.collect() more, handles " + ("held in a list" if row["held"] else "dropped"), row["gc_ms"], 2, 1, " ms")
+    for operation, limit in (("arm_stop", 3), ("fire", 4)):
+        small, large = ns.get(("timerheap", operation, 1000)), ns.get(("timerheap", operation, 10 * MILLION))
+        bar(f"{operation}, 10M of 1k", large / small if small and large else None, limit)
+    by = {(row["subject"], row["scenario"]): row for row in late["rows"]}
+    ours, gos = by.get(("timerheap", "idle")), by.get(("Go", "idle"))
+    if ours and gos:
+        bar("lateness idle, p50 of Go's", ours["p50"] / gos["p50"], 0.2, 3)
+        bar("lateness idle, p99 of Go's", ours["p99"] / gos["p99"], 0.3, 3)
+    bar("early timers", sum(row["early"] for row in late["rows"] if row["subject"] == "timerheap"), 0, 0)
+    for name, figures in rest["stalls"].items():
+        bar(f"longest call, {name}", figures["max_us"] / 1000, 5, 2, " ms")
+    bar("import, over threading", rest["import_ms"], 15, 1, " ms")
+    bar("package zipped", rest["zipped_kb"], 500, 0, " KB")
+    return table(["figure", "this run", "bar", ""], found)
+
+
+def lateness_tables(late):
+    for scenario in dict.fromkeys(row["scenario"] for row in late["rows"]):
+        rows = [row for row in late["rows"] if row["scenario"] == scenario]
+        yield table(
+            [f"{scenario}, us", "timers", "early", "p50", "p90", "p99", "p99.9", "max"],
+            [
+                [row["subject"], row["timers"], row["early"], *(figure(row[key]) for key in ("p50", "p90", "p99", "p99.9", "max"))]
+                for row in rows
+            ],
+        )
+
+
+def footprint_tables(found):
+    subjects = ordered({row["subject"] for row in found["rows"]})
+    counts = sorted({row["count"] for row in found["rows"]})
+    cells = {(row["subject"], row["count"], row["held"]): row for row in found["rows"]}
+    yield table(
+        ["bytes a timer, held / dropped", *(f"{count:,}" for count in counts)],
+        [
+            [
+                name,
+                *(
+                    " / ".join(figure(cells[name, count, held]["rss"], 1) for held in (True, False)) if (name, count, True) in cells else ""
+                    for count in counts
+                ),
+            ]
+            for name in subjects
+        ],
+    )
+    million = [row for row in found["rows"] if row["count"] == MILLION]
+    yield table(
+        ["at a million", "handle", "bytes", "peak above", "after stop", "gc.collect(), ms"],
+        [
+            [
+                row["subject"], "held" if row["held"] else "dropped", figure(row["rss"], 1), figure(row.get("peak"), 1),
+                figure(row.get("after_stop"), 1), figure(row.get("gc_ms"), 1),
+            ]
+            for row in million
+        ],
+    )  # fmt: skip
+    splits = [row for row in million if "split" in row]
+    if splits:
+        yield table(
+            ["timerheap's bytes", *splits[0]["split"]],
+            [["held" if row["held"] else "dropped", *(figure(size, 1) for size in row["split"].values())] for row in splits],
+        )
+    yield table(
+        ["", "B/op", "allocs/op"],
+        [
+            [f"{name}, {operation}", figure(size, 1), figure(blocks, 2)]
+            for name, operations in found["allocations"].items()
+            for operation, (size, blocks) in operations.items()
+        ],
+    )
+
+
+def axes(title, xlabel, ylabel, columns=1):
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "timerheap"
+    from matplotlib import pyplot
+
+    chart, panels = pyplot.subplots(1, columns, figsize=(4.2 * columns + 1, 3.6), squeeze=False)
+    for panel, name in zip(panels[0], title, strict=True):
+        panel.set_title(name, fontsize=10)
+        panel.set_xlabel(xlabel)
+        panel.grid(alpha=0.3)
+    panels[0][0].set_ylabel(ylabel)
+    return chart, panels[0]
+
+
+def finish(chart, panel, path):
+    handles, labels = panel.get_legend_handles_labels()
+    chart.legend(handles, labels, loc="center right", fontsize=8, frameon=False)
+    chart.tight_layout(rect=(0, 0, 0.9, 1))
+    chart.savefig(path, metadata={"Date": None})
+
+
+def plot_operations(ns, path):
+    operations = ("arm_stop", "reset", "stop", "fire")
+    chart, panels = axes(operations, "timers pending", "ns an operation", len(operations))
+    for panel, operation in zip(panels, operations, strict=True):
+        panel.set_xscale("log")
+        panel.set_yscale("log")
+        for name in ordered({subject for subject, _, _ in ns}):
+            points = sorted((size, value) for (subject, what, size), value in ns.items() if (subject, what) == (name, operation))
+            if points:
+                panel.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name, color=COLOURS[name])
+    finish(chart, panels[0], path)
+
+
+def plot_footprint(found, path):
+    chart, panels = axes(("handles held", "handles dropped"), "timers", "bytes a timer", 2)
+    for panel, held in zip(panels, (True, False), strict=True):
+        panel.set_xscale("log")
+        panel.set_yscale("log")
+        for name in ordered({row["subject"] for row in found["rows"]}):
+            points = [(row["count"], row["rss"]) for row in found["rows"] if (row["subject"], row["held"]) == (name, held)]
+            panel.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name, color=COLOURS[name])
+    finish(chart, panels[0], path)
+
+
+def plot_lateness(late, path):
+    scenarios = list(dict.fromkeys(row["scenario"] for row in late["rows"]))
+    chart, panels = axes(scenarios, "us late", "share of the timers", len(scenarios))
+    for panel, scenario in zip(panels, scenarios, strict=True):
+        panel.set_xscale("symlog", linthresh=10)
+        for row in late["rows"]:
+            if row["scenario"] == scenario:
+                shares = [i / 200 for i in range(201)]
+                panel.plot(row["quantiles"], shares, label=row["subject"], color=COLOURS[row["subject"]])
+    finish(chart, panels[0], path)
+
+
+def write(directory):
+    """Write the page of a directory; its path."""
+    directory = Path(directory)
+    ns = nanoseconds(directory)
+    late, memory, rest = (json.loads((directory / name).read_text()) for name in ("lateness.json", "footprint.json", "rest.json"))
+    plot_operations(ns, directory / "operations.svg")
+    plot_footprint(memory, directory / "footprint.svg")
+    plot_lateness(late, directory / "lateness.svg")
+    machine = rest["machine"]
+    parts = [
+        "# timerheap, measured\n",
+        f"{machine['date']}, commit {machine['commit']}. {machine['python']}. {machine['system']}. {rest['rounds']} rounds of alternating "
+        f"processes, medians, {rest['minutes']:.0f} minutes. How to read it: [perf/README.md](../README.md).\n",
+        "Subjects: " + "; ".join(f"{name} ({what})" for name, what in rest["versions"].items()) + ".\n",
+        "## The bars\n",
+        bars(ns, late, memory["rows"], rest),
+        "## Operations\n",
+        "In brackets how many times timerheap's figure it is.\n",
+        "![ns an operation against timers pending](operations.svg)\n",
+    ]
+    sizes = sorted({size for _, _, size in ns})
+    parts += [operations_table(ns, size) for size in (MILLION, *(size for size in sizes if size != MILLION)) if size in sizes]
+    parts += ["## Lateness\n", "![distribution of lateness](lateness.svg)\n", *lateness_tables(late)]
+    if late["wakeups"]:
+        idle, resetting = late["wakeups"]["idle"], late["wakeups"]["resetting"]
+        parts.append(
+            f"With a million far timers armed the worker wakes {idle['worker']:.1f} times a second (the process switches "
+            f"{idle['switches']:.1f} times), and {resetting['worker']:.1f} times while all of them are reset to later over and over.\n"
+        )
+    parts += ["## Memory\n", "![bytes a timer against timers](footprint.svg)\n", *footprint_tables(memory)]
+    parts += [
+        "## The longest call\n",
+        table(
+            ["", "calls", "99.99 % within, us", "longest, us"],
+            [
+                [name, f"{found['calls']:,}", figure(found["p99.99_us"], 1), figure(found["max_us"], 1)]
+                for name, found in rest["stalls"].items()
+            ],
+        ),
+    ]
+    page = directory / "README.md"
+    page.write_text("\n".join(parts))
+    return page
+
+
+if __name__ == "__main__":
+    print(write(sys.argv[1]))

@@ -1,0 +1,133 @@
+"""make bench: every subject on everything, and a page about it.
+
+    python perf/run.py [--quick] [--output DIR] [--rounds N]
+
+Subjects take turns, a process each, round after round, so that what the machine does meanwhile falls on all of them alike. The directory
+gets timers.json.gz (pyperf's), lateness.json, footprint.json, rest.json, and what report.py makes of them: README.md and SVG
+plots. A run takes about 40 minutes, --quick under five.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import footprint
+import lateness
+import report
+from bench_timers import EXTRAS, FIRES
+from peers import SUBJECTS, present
+
+HERE = Path(__file__).parent
+CORE = ("arm", "arm_stop", "reset", "stop")
+NATIVE = ("timerheap", "Go")
+
+
+def plan(subjects, quick):
+    """(subject, size, operations) of one round, in order."""
+    sizes = [1000, 1_000_000] if quick else [1000, 32_768, 1_000_000, 10_000_000]
+    for size in sizes:
+        for name in subjects:
+            peer = SUBJECTS[name]
+            if size > peer.most or (quick and size > 1000 and name not in (*NATIVE, "asyncio", "uvloop")):
+                continue
+            fires = ["fire"] if size >= 1000 and "fire" in peer.operations else []
+            if name in NATIVE and size == 1_000_000 and not quick:
+                fires = list(FIRES)
+            elif "fire_spread" in peer.operations and size == 1_000_000 and not quick:
+                fires.append("fire_spread")
+            walk = ["walk"] if name == "timerheap" else []
+            yield name, size, [*CORE, *walk, *fires]
+            if name in NATIVE and size == 1_000_000 and not quick:
+                yield name, size, [*EXTRAS, *(["select_64"] if name == "timerheap" else [])]
+
+
+def bench(subjects, rounds, quick, path):
+    for turn in range(rounds):
+        for name, size, operations in plan(subjects, quick):
+            print(f"round {turn + 1} of {rounds}: {name}, {size:,} pending", file=sys.stderr)
+            values = 2 if size > 1_000_000 or quick else 3
+            command = [
+                sys.executable, HERE / "bench_timers.py", "--quiet", "--processes", "1", "--values", str(values), "--append", path,
+                "--subject", name, "--size", str(size), "--operation", *operations,
+            ]  # fmt: skip
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                raise SystemExit(f"{name}: {done.stderr}")
+
+
+def import_time(runs=15):
+    """Milliseconds that importing timerheap takes more than importing threading: medians of alternating processes."""
+    taken = {"threading": [], "timerheap": []}
+    for _ in range(runs):
+        for name, times in taken.items():
+            start = time.perf_counter()
+            subprocess.run([sys.executable, "-P", "-c", f"import threading, {name}"], check=True)
+            times.append(time.perf_counter() - start)
+    return 1e3 * (statistics.median(taken["timerheap"]) - statistics.median(taken["threading"]))
+
+
+def zipped(directory):
+    """Kilobytes of the installed package in a zip archive, which is what a wheel is."""
+    import timerheap
+
+    archive = Path(directory) / "package.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+        for path in Path(timerheap.__file__).parent.iterdir():
+            if path.is_file():
+                packed.write(path, path.name)
+    size = archive.stat().st_size / 1000
+    archive.unlink()
+    return size
+
+
+def machine():
+    with open("/proc/cpuinfo") as info:
+        model = next((line.split(":")[1].strip() for line in info if line.startswith("model name")), platform.processor())
+    commit = subprocess.run(["git", "-C", HERE, "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
+    return {
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "commit": commit or "not a git checkout",
+        "python": f"{platform.python_implementation()} {platform.python_version()}, {platform.python_compiler()}",
+        "system": f"Linux {platform.release()} {platform.machine()}, {model}, {os.cpu_count()} processors",
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--output", type=Path, default=HERE.parent / "build" / "perf" / "report")
+    parser.add_argument("--rounds", type=int)
+    args = parser.parse_args()
+    versions = present()
+    rounds = args.rounds or (1 if args.quick else 3)
+    shutil.rmtree(args.output, ignore_errors=True)
+    args.output.mkdir(parents=True)
+    start = time.monotonic()
+
+    def save(name, found):
+        (args.output / name).write_text(json.dumps(found, indent=1) + "\n")
+
+    stalls = subprocess.run([sys.executable, HERE / "stalls.py", "--json"], check=True, capture_output=True)
+    rest = {"stalls": json.loads(stalls.stdout), "import_ms": import_time(), "zipped_kb": zipped(args.output)}
+    bench(versions, rounds, args.quick, args.output / "timers.json.gz")
+    subjects = [name for name in lateness.DEFAULT if name in versions]
+    scenarios = ("idle",) if args.quick else lateness.SCENARIOS
+    save("lateness.json", lateness.collect(subjects, scenarios, 2.0 if args.quick else 5.0))
+    counts = [1000, 1_000_000] if args.quick else [1000, 32_768, 1_000_000, 10_000_000]
+    save("footprint.json", footprint.collect([name for name in versions if not args.quick or name in NATIVE], counts))
+    rest |= {"machine": machine(), "versions": versions, "rounds": rounds, "minutes": (time.monotonic() - start) / 60}
+    save("rest.json", rest)
+    print(report.write(args.output))
+
+
+if __name__ == "__main__":
+    main()
