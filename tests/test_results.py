@@ -301,6 +301,32 @@ def test_ten_thousand_stops_racing_with_one_deadline(heap):
         assert len(set(runs) | set(stopped)) == 1000
 
 
+def test_what_is_stopped_while_a_large_burst_is_collected_does_not_run(heap, fast_switching):
+    """The worker lets callers in between two slices of a collection: what they stop then is due, and must not fire."""
+    count = 300_000
+    for seed in range(2):
+        runs, state = [], []
+
+        def hold(state=state):
+            state.append("holds")
+            wait_until(lambda: "go" in state)
+            state.append("gone")
+
+        AfterFunc(0, hold, heap=heap)
+        wait_until(lambda state=state: state)
+        timers = [AfterFunc(0, runs.append, index, heap=heap) for index in range(count)]
+        order = random.Random(seed).sample(range(count), count)
+        state.append("go")
+        while "gone" not in state:
+            pass
+        stopped = [index for index in order if timers[index].stop()]
+        wait_until(lambda: len(heap) == 0)
+        wait_until(lambda stopped=stopped, runs=runs: len(runs) + len(stopped) >= count)
+        assert len(runs) + len(stopped) == count
+        assert set(runs).isdisjoint(stopped)
+        heap.check()
+
+
 def test_writes_before_arming_are_seen_by_the_callback(heap):
     box = {}
     seen = []
