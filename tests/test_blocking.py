@@ -194,21 +194,46 @@ def test_ctrl_c_breaks_out(wait):
     assert done.seconds < 10
 
 
-def test_the_worker_takes_no_signal():
+@pytest.mark.parametrize("ran", [False, True], ids=["before its first callback", "between callbacks"])
+def test_the_worker_takes_no_signal(ran):
     """A signal the main thread has blocked stays pending for it: no other thread may get it."""
-    done = run_python("""
+    done = run_python(f"""
         import os, signal, time
-        from timerheap import AfterFunc, sleep
+        from timerheap import AfterFunc, default_heap, sleep
         signal.signal(signal.SIGUSR1, lambda *args: print("handled", flush=True))
         AfterFunc(3600, print)
+        if {ran}:
+            AfterFunc(0, int)
+            while len(default_heap()) > 1:
+                sleep(0.001)
         sleep(0.05)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+        signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.SIGUSR1}})
         os.kill(os.getpid(), signal.SIGUSR1)
         sleep(0.1)
-        assert signal.sigtimedwait({signal.SIGUSR1}, 5) is not None
+        assert signal.sigtimedwait({{signal.SIGUSR1}}, 5) is not None
         print("taken")
     """)
     assert (done.returncode, done.stdout, done.stderr) == (0, "taken\n", "")
+
+
+def test_callbacks_run_with_the_signal_mask_of_who_started_the_worker():
+    """The processes that a callback starts inherit it: they must not find every signal blocked."""
+    done = run_python("""
+        import signal, threading
+        from timerheap import AfterFunc
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+        masks, done = [], threading.Event()
+        def callback():
+            masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+            done.set()
+        for _ in range(2):
+            AfterFunc(0.01, callback)
+            assert done.wait(30)
+            done.clear()
+        assert masks == [{signal.SIGUSR2}] * 2, masks
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == {signal.SIGUSR2}
+    """)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_timers_fire_under_a_rain_of_signals():
