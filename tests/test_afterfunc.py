@@ -191,6 +191,18 @@ def test_a_timer_pushed_back_again_and_again_runs_at_its_last_deadline(manual):
     assert runs == [405.0]
 
 
+def test_a_timer_pushed_back_while_the_worker_sleeps_is_not_early(heap):
+    """The worker sleeps for the first deadline, and finds that it is not the timer's any more."""
+    runs = []
+    timers = [AfterFunc(0.03, lambda: runs.append(time.monotonic()), heap=heap) for _ in range(10)]
+    time.sleep(0.01)
+    for timer in timers:
+        timer.reset(0.1)
+    when = timers[0].when
+    wait_until(lambda: len(runs) == 10)
+    assert min(runs) >= when
+
+
 def test_a_timer_pushed_back_and_pulled_forward_runs_at_its_last_deadline(manual):
     runs = []
     timer = AfterFunc(5, lambda: runs.append(manual.time()), heap=manual)
