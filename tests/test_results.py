@@ -108,6 +108,15 @@ def test_true_for_a_function_that_is_due_and_not_launched(manual, cancel):
     assert results == [True]
 
 
+def test_what_is_stopped_while_it_is_due_counts_as_cancelled_only(manual):
+    AfterFunc(1, lambda: second.stop(), heap=manual)
+    second = AfterFunc(1, int, heap=manual)
+    manual.advance(1)
+    stats = manual.stats()
+    assert (stats["arms"], stats["fired"], stats["cancelled"]) == (2, 1, 1)
+    assert balance(manual) == 0
+
+
 def test_true_for_a_function_due_on_a_real_worker_and_not_launched(heap, cancel):
     results, wanted = [], []
     blocked = AfterFunc(0, lambda: wait_until(lambda: wanted), heap=heap)
