@@ -113,6 +113,35 @@ def test_fork_inside_a_callback():
     """)
 
 
+def test_a_callback_that_forked_and_returns_is_no_worker_in_the_child():
+    """The child's first timer starts a worker there, and the thread that forked must not go on beside it."""
+    run_fork("""
+    import warnings
+    warnings.simplefilter("ignore", DeprecationWarning)
+    status, threads = [], set()
+    done = threading.Event()
+
+    def step(left):
+        threads.add(threading.get_native_id())
+        if left == 0:
+            os._exit(0 if len(threads) == 1 and forker not in threads else 3)
+        AfterFunc(0.001, step, left - 1)
+
+    def callback():
+        global forker
+        pid = os.fork()
+        if pid == 0:
+            forker = threading.get_native_id()
+            AfterFunc(0.05, step, 100)
+            return
+        status.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        done.set()
+
+    AfterFunc(0, callback)
+    assert done.wait(20) and status == [0]
+    """)
+
+
 @pytest.mark.timeout(3600)
 def test_forks_under_load(pytestconfig):
     forks = 15 if pytestconfig.getoption("life_repeat") == 1 else 500
