@@ -1,6 +1,7 @@
 """Seeded bugs: is there a test that fails for each?
 
-mutants.toml names deliberate faults, each a passage of the source and what stands there instead. For each one this script
+mutants.toml names deliberate faults, each a passage of the source and what stands there instead. For each of them
+this script
 
   1. copies the checkout, makes the one replacement and builds the extension in the copy, as a release is built;
   2. runs the tests that the table names, up to the first failure; if they all pass, the whole suite;
@@ -47,7 +48,7 @@ LEFT_OUT = shutil.ignore_patterns(
 )
 
 VERDICT = re.compile(r"^(?:FAILED|ERROR) (tests/.+?)(?: - (.*))?$", re.MULTILINE)
-STARTED = re.compile(r"^(tests/\S+?::.+?)(?: (?:PASSED|FAILED|ERROR|SKIPPED|XFAIL)\b.*)?$", re.MULTILINE)
+STARTED = re.compile(r"^(tests/\S+?::.+?) *(?:(?:PASSED|FAILED|ERROR|SKIPPED|XFAIL)\b.*)?$", re.MULTILINE)
 
 interrupted = threading.Event()
 
@@ -326,6 +327,9 @@ def run(mutants, options):
 
 
 def main():
+    # A shell starts its background jobs with SIGINT ignored; and what ends this script has to end the tests as well.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     options = arguments()
     try:
         mutants = load()
@@ -350,7 +354,7 @@ def main():
         report = {
             "python": sys.version.split()[0],
             "date": time.strftime("%Y-%m-%d", time.gmtime()),
-            "baseline": None if failure is None else list(failure),
+            "baseline_failure": None if failure is None else list(failure),
             "mutants": [asdict(result) for result in results],
         }
         print(json.dumps(report, indent=1))
