@@ -180,6 +180,16 @@ def test_a_reset_to_an_earlier_deadline_wakes_the_worker(heap):
         wait_until(lambda expected=expected: len(calls) == expected)
 
 
+def test_a_reset_of_a_stopped_timer_wakes_the_worker(heap):
+    AfterFunc(3600, print, heap=heap)
+    done = threading.Event()
+    timer = AfterFunc(3600, done.set, heap=heap)
+    timer.stop()
+    time.sleep(0.05)
+    timer.reset(0.01)
+    assert done.wait(30)
+
+
 def test_a_timer_pushed_back_again_and_again_runs_at_its_last_deadline(manual):
     runs = []
     timer = AfterFunc(5, lambda: runs.append(manual.time()), heap=manual)
