@@ -25,6 +25,8 @@ class Owner:
     def callback(self, *args):
         self.calls += 1
 
+    __call__ = callback
+
 
 class Inline:
     """An executor."""
@@ -156,6 +158,21 @@ def test_the_context_of_a_dead_timer_is_let_go(manual):
     assert freed(reference)
 
 
+def test_what_a_callback_returns_is_let_go(manual):
+    references = []
+
+    def callback():
+        owner = Owner()
+        references.append(weakref.ref(owner))
+        return owner
+
+    AfterFunc(1, callback, heap=manual)
+    kept = AfterFunc(1, callback, heap=manual)
+    manual.advance(1)
+    assert not kept.active
+    assert [reference() for reference in references] == [None, None]
+
+
 # Cycles.
 
 
@@ -264,6 +281,30 @@ def test_a_closed_heap_whose_hook_owns_a_channel_timer_is_collectable(kind, make
     wait_until(lambda: freed(reference))
 
 
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_a_cycle_through_any_argument_is_collectable(manual, position):
+    owner = Owner()
+    arguments = [None] * 3
+    arguments[position] = owner
+    owner.timer = AfterFunc(1, Owner.callback, *arguments, heap=manual)
+    reference = weakref.ref(owner)
+    del owner, arguments
+    assert not freed(reference)
+    reference().timer.stop()
+    assert freed(reference)
+
+
+def test_an_armed_timer_shows_its_callback_to_nobody(manual):
+    """It is a root: the collector must not count its references among those from garbage."""
+    owner, extra = Owner(), Owner()
+    timer = AfterFunc(1, owner, extra, owner, heap=manual)
+    assert not {owner, extra} & set(gc.get_referents(timer))
+    timer.stop()
+    assert {owner, extra} <= set(gc.get_referents(timer))
+    timer.reset(1)
+    assert not {owner, extra} & set(gc.get_referents(timer))
+
+
 def test_a_pending_cycle_goes_with_its_manual_heap():
     """A heap nobody can drive fires nothing: then it and its timers are a plain cycle."""
     owner = Owner()
@@ -303,6 +344,50 @@ def test_a_callback_that_drops_its_own_handle_lives_to_its_end(manual, arguments
     manual.advance(1)
     assert log == ["returned", "freed"]
     assert reference() is None
+
+
+# A handle that dies while the run of due timers still points at its record.
+
+
+@pytest.mark.parametrize("act", ["stop", "reset", "neither"])
+def test_a_due_handle_may_be_dropped(manual, act):
+    """The first of the run drops the handles of the others, and new timers take whatever memory is free then."""
+    log = []
+
+    def drop():
+        if act == "stop":
+            assert all(timer.stop() for timer in timers)
+        elif act == "reset":
+            assert all(timer.reset(1) for timer in timers)
+        timers.clear()
+        fillers.extend(AfterFunc(FAR, log.append, "filler", heap=manual) for _ in range(200))
+        manual.check()
+
+    fillers, timers = [], []
+    AfterFunc(1, drop, heap=manual)
+    timers.extend(AfterFunc(1, log.append, number, heap=manual) for number in range(100))
+    manual.advance(1)
+    manual.check()
+    assert log == (list(range(100)) if act == "neither" else [])
+    fillers.clear()
+    manual.advance(1)
+    manual.check()
+    assert log == ([] if act == "stop" else list(range(100)))
+    assert len(manual) == 200
+    manual.advance(FAR)
+    assert log[-200:] == ["filler"] * 200
+
+
+def test_handles_that_died_while_due_count_no_more(manual):
+    def burst():
+        timers = []
+        AfterFunc(1, timers.clear, heap=manual)
+        timers.extend(AfterFunc(1, int, heap=manual) for _ in range(100))
+        manual.advance(1)
+        return manual.nbytes
+
+    burst()
+    assert burst() == burst()
 
 
 # Counting bytes.
