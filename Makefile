@@ -44,6 +44,7 @@ help:
 	@echo "make test-native  the C core against a model: gcc, sanitizers, a fixed share of random histories"
 	@echo "make fuzz         the same under libFuzzer             SECONDS=60, CLANG=clang-14"
 	@echo "make valgrind     the C core under memcheck and DRD"
+	@echo "make model        the wake protocol in Promela, every interleaving: spin, gcc"
 	@echo "make mutants      seeded bugs, each of which the suite must catch"
 	@echo "make leaks        references and memory, on a debug interpreter"
 	@echo "make lateness     the worst that busy neighbours do to a timer"
@@ -200,6 +201,11 @@ $(native)/fuzz: $(native_sources)
 
 $(native)/replay-covered: $(native_sources)
 	@$(native_clang) -O1 -fprofile-instr-generate -fcoverage-mapping $(replay_sources) $(native_link) -o $@
+
+# MODEL_ARGS='--only fork'. It says which Debian package is missing, if one is.
+.PHONY: model
+model:
+	@$(PYTHON) tests/model/run.py $(MODEL_ARGS)
 
 .PHONY: mutants
 mutants: $(release)/.with-test $(release)/.with-mutants

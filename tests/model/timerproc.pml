@@ -5,11 +5,12 @@
  *   here              there
  *   Rearm             ready, arm, rearm                                  _timers.pxi
  *   Postpone, Push    postpone, push                                     _heap.pxi
- *   Stop, Cancel      Timer.stop; cancel, linger                         _timers.pxi, _heap.pxi
- *   Close             TimerHeap.close, let_all_go, join_worker           _timers.pxi, _worker.pxi
- *   Settle            settle                                             _heap.pxi
- *   Thread            timerproc, arrive, next_run, collect, th_park,     _worker.pxi, _heap.pxi, core.h
- *                     fire_run, launch
+ *   Stop, Cancel      Timer.stop; cancel                                 _timers.pxi, _heap.pxi
+ *   Close             TimerHeap.close, let_all_go, cancel_last,          _timers.pxi, _worker.pxi, _heap.pxi
+ *                     join_worker
+ *   Bury, ClearAway   bury, clear_away, sweep                            _heap.pxi
+ *   Thread            timerproc, arrive, next_run, collect, enter_run,   _worker.pxi, _heap.pxi, core.h
+ *                     th_park, fire_run, launch
  *   Signal            th_signal: pthread_cond_signal                     core.h
  *   StartWorker       start_worker, start_thread, set_worker             _worker.pxi
  *   Forker            before_fork, th_before_fork, resume_workers        _worker.pxi, fork.h
@@ -29,8 +30,9 @@
  * most: a wake-up without reason must not be what saves the day.
  *
  * The GIL. Without -DGIL this is the free-threaded build: nothing but M orders anything, and a launch takes M. With it
- * callers hold the GIL from the beginning of a call to its end, except while they start or join a thread; a launch
- * holds the GIL and not M; the worker gives it up between two callbacks.
+ * callers hold the GIL from the beginning of a call to its end, except while they start or join a thread; a launch and
+ * the compare-and-swap of a stop hold the GIL and not M; the worker gives the GIL up between two callbacks. A stop may
+ * come between any two steps of collect, of which one matters: between the look at the state and enter_run's swap.
  *
  * What is left out, and why that loses nothing here
  *
@@ -38,7 +40,7 @@
  *                           how it gets there. Which of the run's entries is launched next is any.
  *   the scan of collect     It moves due timers as popping does, and only when some have been popped: then the worker
  *                           does not park. For the same reason pause_slice may happen after every single step.
- *   when keys leave         Whether a stop takes the key out or leaves it to linger is any. How many linger is not.
+ *   when dead keys leave    Those of stopped timers that are not at the root: any stop may bury its own, all, or none.
  *   memory                  Handles, orphans and carcasses change who owns a record, never its state or its key. What
  *                           is refused for want of memory is not modelled.
  *   channel timers          They have no key.
@@ -56,7 +58,9 @@
  *   firing          Not early, not after stop said True (counted from its hold of M), not after close: launch. When
  *                   nothing can move any more (Spin's timeout) no timer is due: End. Since executions are finite,
  *                   which the configuration "loops" shows, that is "each due timer fires or is cancelled". The
- *                   configuration "liveness" shows it anew as an LTL formula under weak fairness.
+ *                   configuration "liveness" shows it anew as an LTL formula under weak fairness, without End, whose
+ *                   close would cancel what has been forgotten. The exception: a timer armed while another caller's
+ *                   start of the thread was failing waits for the next arming, which starts one (-DNO_EXCUSE).
  *   one worker      arrive: at most one thread past it.
  *   the ledger      live is the number of ARMED and DUE timers; arms == fired + cancelled after close. The model
  *                   carries the difference, ledger, to have fewer states.
@@ -138,22 +142,28 @@ byte workers;
 byte done;              /* callers, forker and closer that have ended */
 bit said[NT];           /* stop said True and nothing armed the timer since */
 bit start_failed;
+bit lost_wake_up, late_key;
 
 #ifdef GIL
 bit gil;
+
 #define TAKE_GIL atomic { !gil -> gil = 1 };
 #define GIVE_GIL gil = 0;
 #define LAUNCH_LOCK true
+#define STOP_LOCK true
 #else
 #define TAKE_GIL
 #define GIVE_GIL
 #define LAUNCH_LOCK !M
+#define STOP_LOCK !M
 #endif
 
 #define later(a, d) (d == NEVER -> NEVER : (a + d > CMAX -> CMAX : a + d))
 #define overdue(t) (state[t] != IDLE && deadline[t] <= clock)
+#define in_run(t) pinned[t]
+#define dead(t) (keyed[t] && state[t] != ARMED)
 #define unseen(t) (state[t] == ARMED && deadline[t] < until)
-#define out_of_sight(t) (state[t] == ARMED && deadline[t] < key[t])
+#define out_of_sight(t) (keyed[t] && deadline[t] < key[t])
 #if NT == 2
 #define any(p) (p(0) || p(1))
 #elif NT == 4
@@ -188,14 +198,23 @@ inline FindRoot()       /* root = NT when there is no key */
     }
 }
 
-inline Settle()
+inline Bury(t)         /* the deadline of a stopped timer matters as long as it has a key */
+{
+    d_step {
+        keyed[t] = 0;
+        key[t] = 0;
+        deadline[t] = 0
+    }
+}
+
+inline BuryAll()
 {
     d_step {
         i = 0;
         do
         :: i < NT ->
             if
-            :: keyed[i] && state[i] != ARMED -> keyed[i] = 0; key[i] = 0
+            :: dead(i) -> keyed[i] = 0; key[i] = 0; deadline[i] = 0
             :: else
             fi;
             i++
@@ -215,32 +234,45 @@ inline Push(t, when)
     keyed[t] = 1
 }
 
-inline Postpone(t, when, sooner)        /* one arming more, one cancelled: the ledger stays */
+inline Postpone(t, when, sooner)        /* of an ARMED timer: one arming more, one cancelled, the ledger stays */
 {
     sooner = when < deadline[t] && when < key[t];
     deadline[t] = when;
     if
+    :: state[t] == IDLE -> state[t] = ARMED; live++; ledger++
+    :: else
+    fi;
+    if
     :: sooner -> key[t] = when
     :: else
-    fi
+    fi;
+#ifdef M_RESET_QUIET
+    sooner = 0
+#endif
 }
 
 inline Cancel(t, cancelled)
 {
-    cancelled = 0;
+    cancelled = state[t] == ARMED || (state[t] == DUE && !closed);
     if
-    :: state[t] == ARMED ->
+    :: cancelled ->
+        state[t] = IDLE;
+        live--;
+        ledger--;
         if
-        :: keyed[t] = 0; key[t] = 0
-        :: true                         /* lingers */
-        fi;
-        cancelled = 1
-    :: state[t] == DUE && !closed -> cancelled = 1
+        :: !keyed[t] -> deadline[t] = 0
+        :: else
+        fi
     :: else
-    fi;
+    fi
+}
+
+inline ClearAway(t)     /* what leaves is dead, and how much of that is any */
+{
     if
-    :: cancelled -> state[t] = IDLE; deadline[t] = 0; live--; ledger--
-    :: else
+    :: true
+    :: dead(t) -> Bury(t)
+    :: any(dead) -> BuryAll()
     fi
 }
 
@@ -301,7 +333,8 @@ inline StartWorker(ok)
                     !M;
                     if
                     :: !arrived -> running = 0; ok = 0; start_failed = 1
-                    :: else
+                    :: arrived -> ok = 0
+                    :: arrived                          /* MemoryError */
                     fi
                 }
             fi
@@ -334,13 +367,10 @@ inline Rearm(t, delay)
             :: closed
             :: !closed ->
                 if
-                :: state[t] == ARMED -> Postpone(t, when, wake)
+                :: keyed[t] -> Postpone(t, when, wake)
                 :: else -> Cancel(t, wake); Push(t, when); wake = 1
                 fi;
                 said[t] = 0;
-#ifdef M_RESET_QUIET
-                wake = wake && live != NT;      /* all armed: this was no first arming */
-#endif
 #ifdef M_STALE_ROOT
                 wake = wake && when < seen;
                 seen = 0;
@@ -374,14 +404,23 @@ inline Rearm(t, delay)
 inline Stop(t)
 {
     atomic {
-        !M;
+        STOP_LOCK;
         Cancel(t, wake);
+        said[t] = said[t] || wake;
+#ifndef GIL
         if
-        :: wake -> said[t] = 1
+        :: wake -> ClearAway(t)
         :: else
         fi;
         wake = 0
+#endif
     }
+#ifdef GIL
+    if
+    :: wake -> atomic { !M; ClearAway(t); wake = 0 }    /* sweep */
+    :: true -> wake = 0
+    fi
+#endif
 }
 
 inline Join()           /* for ever, and not in a callback */
@@ -405,11 +444,11 @@ inline Close()
     do
     :: atomic {
         !M;
-        Settle();
+        BuryAll();
         FindRoot();
         if
         :: root == NT -> root = 0; break
-        :: else -> Cancel(root, wake); root = 0; wake = 0
+        :: else -> Cancel(root, wake); Bury(root); root = 0; wake = 0
         fi
        }
     od;
@@ -537,25 +576,27 @@ look:
             fi;
 #endif
             now = clock;
-            Settle();
 collect:
             FindRoot();
             if
+            :: root < NT && !closed && dead(root) -> Bury(root)
             :: root == NT || closed -> goto collected
 #ifdef M_DUE_BY_KEY
-            :: root < NT && !closed && key[root] <= now ->
+            :: root < NT && !closed && state[root] == ARMED && key[root] <= now ->
 #else
-            :: root < NT && !closed && deadline[root] <= now ->
+            :: root < NT && !closed && state[root] == ARMED && deadline[root] <= now ->
 #endif
                 if
                 :: pinned[root] -> goto collected
-                :: else -> state[root] = DUE; pinned[root] = 1; keyed[root] = 0; key[root] = 0
+                :: else -> goto enter_run
                 fi
-#ifndef M_STALE_PARK
-            :: root < NT && !closed && deadline[root] > now && deadline[root] > key[root] -> key[root] = deadline[root]
+#if !defined(M_STALE_PARK) && !defined(M_NO_REKEY)
+            :: root < NT && !closed && state[root] == ARMED && deadline[root] > now && deadline[root] > key[root] ->
+                key[root] = deadline[root]
 #endif
             :: else -> goto collected
             fi;
+next_key:
             if
             :: goto collect
             :: yields > 0 -> yields--; M = 0; goto slice
@@ -563,11 +604,7 @@ collect:
 collected:
             now = 0;
             if
-            :: pinned[0] || pinned[1]
-#if NT == 4
-                || pinned[2] || pinned[3]
-#endif
-                ->
+            :: any(in_run) ->
 #ifdef M_NO_SECOND_LOOK
                 last = (root == NT -> NEVER : key[root]);
                 looked = 1;
@@ -632,7 +669,31 @@ park:
         }
 
 slice:                                                  /* between the two halves of pause_slice */
-        atomic { !M -> M = 1; Settle(); goto collect }
+        atomic { !M -> M = 1; goto collect }
+
+enter_run:
+#ifdef GIL
+        skip;                                           /* a stop may come first, without M */
+#endif
+        atomic {
+            if
+#ifdef M_NO_SWAP
+            :: true ->
+                if
+                :: state[root] == IDLE -> live++; ledger++
+                :: else
+                fi;
+#else
+            :: state[root] == ARMED ->
+#endif
+                state[root] = DUE;
+                pinned[root] = 1;
+                keyed[root] = 0;
+                key[root] = 0
+            :: else
+            fi;
+            goto next_key
+        }
 
 sort:
         atomic { !M -> sorting = 0 };
@@ -645,11 +706,7 @@ sort:
         TAKE_GIL
         firing = 1;
         do
-        :: pinned[0] || pinned[1]
-#if NT == 4
-            || pinned[2] || pinned[3]
-#endif
-            ->
+        :: any(in_run) ->
             atomic {                                    /* launch */
                 LAUNCH_LOCK;
                 if
@@ -668,7 +725,8 @@ sort:
                 fi;
 #endif
                 fire = state[t] == DUE && !closed;
-                assert(!fire || (deadline[t] <= clock && !said[t]));
+                assert(!fire || !said[t]);
+                assert(!fire || deadline[t] <= clock);
                 if
                 :: state[t] == DUE -> state[t] = IDLE; deadline[t] = 0; live--; ledger--
                 :: else
@@ -718,8 +776,8 @@ proctype Watch()
 {
 end_watch:
     if
-    :: atomic { cond == WAITING && pending == 0 && any(unseen) -> assert(false) }
-    :: atomic { any(out_of_sight) -> assert(false) }
+    :: atomic { cond == WAITING && pending == 0 && any(unseen) -> lost_wake_up = 1; assert(!lost_wake_up) }
+    :: atomic { any(out_of_sight) -> late_key = 1; assert(!late_key) }
     fi
 }
 
@@ -771,7 +829,9 @@ init
 #if CLOSES
         run Closer();
 #endif
+#ifndef LIVENESS
         run End()
+#endif
     }
 }
 

@@ -1,0 +1,191 @@
+#!/usr/bin/env python3
+"""Check timerproc.pml with Spin: every configuration has to hold, every mutation has to be objected to.
+
+    python3 tests/model/run.py [--only PATTERN] [--build DIRECTORY]
+
+One line a run. The exit status is 1 when a configuration has an error or does not come to its end, or when a mutation
+is not found out.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+MODEL = Path(__file__).resolve().parent / "timerproc.pml"
+ROOT = MODEL.parents[2]
+MEGABYTES = 3500
+DEPTH = 100_000
+
+SAFE = "no deadlock, no lost wake-up, never early, exact ledger"
+
+# Kinds of search: flags of the C compiler, flags of the verifier.
+SAFETY = (["-DSAFETY"], [])
+LOOPS = (["-DNP"], ["-l"])
+LIVENESS = (["-DNFAIR=4"], ["-a", "-f", "-N", "fires"])
+LIVENESS_ALONE = (LIVENESS[0], [*LIVENESS[1], "-A", "-E"])  # neither assertions nor end states
+
+# name, what it shows, parameters, kind of search
+CONFIGURATIONS = [
+    ("calls", SAFE, "CALLERS=2 OPS=1 CMAX=4 SPURIOUS=1", SAFETY),
+    ("more calls", SAFE, "CALLERS=2 OPS=2 CMAX=3 SPURIOUS=0", SAFETY),
+    ("four timers", SAFE, "NT=4 CALLERS=2 OPS=1 CMAX=4 SPURIOUS=1", SAFETY),
+    ("long", SAFE, "CALLERS=1 OPS=4 CMAX=4 SPURIOUS=1 YIELDS=1", SAFETY),
+    ("callbacks arm", SAFE, "CALLERS=1 OPS=2 CMAX=4 SPURIOUS=1 REARMS=2 YIELDS=1", SAFETY),
+    ("close", SAFE, "CALLERS=2 OPS=1 CMAX=2 SPURIOUS=1 CLOSES=1 YIELDS=1", SAFETY),
+    ("fork", SAFE, "CALLERS=2 OPS=1 CMAX=2 SPURIOUS=0 FORKS=1", SAFETY),
+    ("fork and close", SAFE, "CALLERS=1 OPS=1 CMAX=3 SPURIOUS=1 FORKS=1 CLOSES=1 YIELDS=1", SAFETY),
+    ("failing start", "one worker at most, and the above", "CALLERS=2 OPS=1 CMAX=3 SPURIOUS=0 FAILS=1", SAFETY),
+    ("GIL", SAFE, "GIL CALLERS=2 OPS=2 CMAX=3 SPURIOUS=0", SAFETY),
+    ("GIL, fork, close", SAFE, "GIL CALLERS=1 OPS=2 CMAX=2 SPURIOUS=0 FORKS=1 CLOSES=1 YIELDS=1", SAFETY),
+    ("loops", "every execution is finite", "CALLERS=1 OPS=2 CMAX=3 SPURIOUS=1 YIELDS=1 REARMS=1", LOOPS),
+    ("liveness", "what is due fires or is cancelled", "CALLERS=1 OPS=2 CMAX=3 SPURIOUS=1 LIVENESS", LIVENESS),
+]
+
+LOST = "!(lost_wake_up)"
+STUCK = "done=="
+EARLY = "deadline[t]<=clock"
+AFTER_STOP = "said[t]"
+OVERDUE = "start_failed"
+CYCLE = "acceptance cycle"
+SPIN = "non-progress cycle"
+
+# name, what is wrong, parameters, what the objection has to name, kind of search
+MUTANTS = [
+    ("M_SIGNAL_SKIPPED", "an earlier deadline does not signal", "OPS=1", LOST, SAFETY),
+    ("M_SIGNAL_FIRST", "the signal is sent before the timer is armed", "OPS=1", LOST, SAFETY),
+    ("M_RESET_QUIET", "a reset to earlier does not signal", "OPS=2", LOST, SAFETY),
+    ("M_STALE_ROOT", "compared with a root read before M was taken, not with wake_at", "OPS=1", LOST, SAFETY),
+    ("M_WAKE_AT_LATE", "wake_at is written when the wait has begun, in another hold of M", "OPS=1", LOST, SAFETY),
+    ("M_WAKE_AT_STALE", "the worker parks again with the wake_at it woke with", "OPS=1", LOST, SAFETY),
+    ("M_STALE_PARK", "the worker sleeps for a stale root's new deadline", "OPS=2", LOST, SAFETY),
+    ("M_NO_SECOND_LOOK", "the worker parks after the callbacks without another look", "OPS=1", LOST, SAFETY),
+    ("M_DUE_BY_KEY", "a stale key makes its timer due", "OPS=2", EARLY, SAFETY),
+    ("M_LAUNCH_BLIND", "launch does not look whether the timer is still due", "OPS=2", AFTER_STOP, SAFETY),
+    ("M_NO_SWAP", "the worker makes a timer due by a store, not a swap", "GIL OPS=2", AFTER_STOP, SAFETY),
+    ("M_PAUSING_UNCHECKED", "pausing is not looked at again after collect",
+     "OPS=2 CALLERS=1 FORKS=1 YIELDS=1", STUCK, SAFETY),
+    ("M_LEAVES_IN_TWO_HOLDS", "the worker decides to leave in one hold of M, says so in the next",
+     "OPS=1 CALLERS=1 FORKS=1", OVERDUE, SAFETY),
+    ("M_JOIN_QUIET", "close does not signal", "OPS=1 CALLERS=1", "invalid end state", SAFETY),
+    ("M_ARRIVED_UNCHECKED", "a thread takes a post that is taken", "OPS=2 CALLERS=1 FAILS=1", "workers==1", SAFETY),
+    ("M_GIL_UNDER_M", "the worker asks for the GIL while it holds M", "GIL OPS=1", STUCK, SAFETY),
+    ("M_SIGNAL_SKIPPED", "an earlier deadline does not signal", "CALLERS=1 OPS=2 CMAX=3 LIVENESS", CYCLE,
+     LIVENESS_ALONE),
+    ("M_NO_REKEY", "the worker sleeps until the stale key of its root", "CALLERS=1 OPS=2 CMAX=3", SPIN, LOOPS),
+]
+
+
+class Outcome:
+    """What the verifier said."""
+
+    def __init__(self, text, seconds):
+        self.text = text
+        self.seconds = seconds
+        self.states = self.number(r"([\d.e+]+) states, stored")
+        self.depth = self.number(r"depth reached (\d+)")
+        self.errors = self.number(r"errors: (\d+)")
+        self.memory = self.number(r"([\d.]+)\s+total actual memory usage")
+        # A search that ran out of depth or memory has proved nothing.
+        self.complete = self.errors is not None and "Search not completed" not in text \
+            and "max search depth too small" not in text
+        found = re.search(r"^pan:\d+: (.*)", text, re.MULTILINE)
+        self.objection = re.sub(r"\s*\(at depth \d+\)", "", found[1]).strip() if found else ""
+
+    def number(self, pattern):
+        found = re.search(pattern, self.text)
+        return float(found[1]) if found else None
+
+
+def quietly(command, cwd):
+    done = subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}\n{done.stdout}")
+    return done.stdout
+
+
+def check(directory, defines, search, optimize):
+    """Generate, compile and run one verifier."""
+    compiler, verifier = search
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    shutil.copy(MODEL, directory)
+    quietly(["spin", "-a", *(f"-D{define}" for define in defines), MODEL.name], directory)
+    if not (directory / "pan.c").exists():
+        sys.exit(f"spin wrote no verifier in {directory}")
+    quietly([os.environ.get("CC", "gcc"), optimize, "-w", f"-DMEMLIM={MEGABYTES}", *compiler, "-o", "pan", "pan.c"],
+            directory)
+    start = time.monotonic()
+    text = subprocess.run(["./pan", f"-m{DEPTH}", "-w24", *verifier], cwd=directory, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+    return Outcome(text, time.monotonic() - start)
+
+
+def replay(directory, defines):
+    flags = " ".join(f"-D{define}" for define in defines)
+    return f"the steps: cd {directory} && spin -t -p -g {flags} {MODEL.name}"
+
+
+def run_configurations(build, wanted):
+    failed = 0
+    for name, shows, parameters, search in CONFIGURATIONS:
+        if not wanted(name):
+            continue
+        directory = build / name.replace(",", "").replace(" ", "-")
+        defines = parameters.split()
+        got = check(directory, defines, search, "-O2")
+        if got.errors is None:
+            sys.exit(f"{name}: the verifier did not come to its end\n{got.text}")
+        holds = got.complete and got.errors == 0
+        failed += not holds
+        print(f"{'ok' if holds else 'FAILED':6} {name:17} {got.states:11,.0f} states  depth {got.depth:4.0f}"
+              f"  errors {got.errors:.0f}  {got.seconds:5.1f} s  {got.memory:5.0f} MB  {shows} [{parameters}]",
+              flush=True)
+        if not holds:
+            print(f"       {got.objection or 'the search was not complete'}\n       {replay(directory, defines)}",
+                  flush=True)
+        (directory / "pan").unlink()
+    return failed
+
+
+def run_mutants(build, wanted):
+    missed = 0
+    for name, wrong, parameters, objection, search in MUTANTS:
+        if not wanted(name):
+            continue
+        directory = build / name
+        got = check(directory, [*parameters.split(), name], search, "-O0")
+        found = bool(got.errors) and objection in got.objection
+        missed += not found
+        print(f"{'found' if found else 'NOT FOUND':9} {name:21} {got.seconds:5.1f} s  {wrong}: "
+              f"{got.objection or 'no objection'}", flush=True)
+        (directory / "pan").unlink()
+    return missed
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", default="", help="a regular expression for the names of what is run")
+    parser.add_argument("--build", type=Path, default=ROOT / "build" / "model")
+    arguments = parser.parse_args()
+    for tool, package in (("spin", "spin"), (os.environ.get("CC", "gcc"), "gcc")):
+        if shutil.which(tool) is None:
+            sys.exit(f"{tool} is not installed; on Debian: apt install {package}")
+
+    def wanted(name):
+        return re.search(arguments.only, name) is not None
+
+    start = time.monotonic()
+    failed = run_configurations(arguments.build, wanted)
+    missed = run_mutants(arguments.build, wanted)
+    print(f"model: {failed} configurations failed, {missed} mutants not found, {time.monotonic() - start:.0f} s")
+    return 1 if failed or missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
