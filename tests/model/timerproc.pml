@@ -47,6 +47,8 @@
  *   exiting                 It makes the worker leave as pausing does, for good.
  *   the child of a fork     It begins with no worker, all locks free, no timers: the initial state.
  *   _started                Thread.start waits for the new thread to run. Here the starter may go on before it does.
+ *   many threads            A start waits while as many are there as the model has: the worker, one that is leaving, and
+ *                           one for each start that may fail.
  *   the limits of join      The fork waits for a worker that is parked however long it takes, and may run out of
  *                           patience with one that is not. close has unlimited patience.
  *
@@ -160,6 +162,11 @@ bit gil;
 
 #define later(a, d) (d == NEVER -> NEVER : (a + d > CMAX -> CMAX : a + d))
 #define overdue(t) (state[t] != IDLE && deadline[t] <= clock)
+#if FAILS
+#define a_thread_left (!alive[0] || !alive[1] || !alive[2])
+#else
+#define a_thread_left (!alive[0] || !alive[1])
+#endif
 #define in_run(t) pinned[t]
 #define dead(t) (keyed[t] && state[t] != ARMED)
 #define unseen(t) (state[t] == ARMED && deadline[t] < until)
@@ -311,7 +318,7 @@ inline StartWorker(ok)
             mine = 0;
             GIVE_GIL
             if
-            :: atomic { alive[0] + alive[1] < 2 -> NewThread() };
+            :: atomic { a_thread_left -> NewThread() };
                 TAKE_GIL
                 atomic {
                     if
