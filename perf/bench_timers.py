@@ -2,21 +2,22 @@
 
     python perf/bench_timers.py --subject timerheap Go --size 1000000 -o out.json
 
-A benchmark is named subject/operation/size. So many timers are pending, handles held, before the clock starts and stay pending;
-what is timed is a batch of operations on top of them, in a plain loop of the subject's own language:
+A benchmark is named subject/operation/size. So many timers are pending, handles held, before the clock starts and stay
+pending; what is timed is a batch of operations on top of them, in a plain loop of the subject's own language:
 
 arm           one-shot timers with random deadlines, handles kept
 arm_stop      a timer armed and stopped at once: the timeout that never fires
 reset, stop   part of the population, in an order shuffled beforehand; reset to a random deadline
-walk          timerheap: a method that does nothing but look at its object, on the same kind of walk: the floor of the two
-fire          so many timers due at one instant; from that instant until the last of their callbacks, which count, has run;
-              by the timer. fire_dropped without keeping the handles; fire_spread over two seconds, processor time
+walk          timerheap: a method that does nothing but look at its object, on the same kind of walk: the floor of the
+              two
+fire          so many timers due at one instant; from that instant until the last of their callbacks, which count, has
+              run; by the timer. fire_dropped without keeping the handles; fire_spread over two seconds, processor time
 
-The rest is for timerheap and Go alone. "first" and "earlier" move before all that are pending, "last" and "later" behind them; front,
-middle and back are parts of the population by deadline. arm_channel makes channel timers, arm_threads arms from two threads.
-round_trip, after_recv, ticker, select_2 and select_64 receive a value that is due; sleep_1us sleeps. The last are Go's own benchmarks:
-chain (of zero-delay callbacks), simultaneous, start_stop, adjust, ticker_reset, ticker_reset_naive.
-"""
+The rest is for timerheap and Go alone. "first" and "earlier" move before all that are pending, "last" and "later"
+behind them; front, middle and back are parts of the population by deadline. arm_channel makes channel timers,
+arm_threads arms from two threads. round_trip, after_recv, ticker, select_2 and select_64 receive a value that is due;
+sleep_1us sleeps. The last are Go's own benchmarks: chain (of zero-delay callbacks), simultaneous, start_stop, adjust,
+ticker_reset, ticker_reset_naive."""
 
 import random
 import threading
@@ -32,6 +33,13 @@ ROUNDS = {"chain": 1000, "simultaneous": 1000, "start_stop": 1000, "adjust": 10_
 """Go's benchmarks that take so many timers a round."""
 EXTRAS = tuple(name for name in Go.operations if name not in Timerheap.operations)
 OPERATIONS = (*Timerheap.operations, *EXTRAS, "select_64")
+
+
+class NothingReset(Timerheap):
+    reset = Timerheap.stop
+
+
+NOTHING_RESET = NothingReset().loops().reset
 
 
 class Population:
@@ -68,8 +76,8 @@ class Population:
         self.order = by_deadline[start:] + by_deadline[:start]
 
     def cut(self, count):
-        """Cut the population into parts of count handles at most. All at once and beforehand: making the list of a part touches
-        the handles, and the walk shall find them as cold as the size makes them."""
+        """Cut the population into parts of count handles at most. All at once and beforehand: making the list of a part
+        touches the handles, and the walk shall find them as cold as the size makes them."""
         if self.parts is None:
             cuts = [self.order[at : at + count] for at in range(0, len(self.order), count)]
             self.parts = [(numbers, [self.handles[i] for i in numbers]) for numbers in cuts]
@@ -77,7 +85,8 @@ class Population:
             self.turn = 0
 
     def walk(self, loop, loops, undo=None):
-        """Seconds of loop(handles, delays) on the next parts, loops handles in all; undo, untimed, makes a part as it was."""
+        """Seconds of loop(handles, count) on the next parts, loops handles in all. undo, untimed, makes a part as it
+        was."""
         spent = done = 0
         self.cut(min(loops, BATCH))
         while done < loops:
@@ -101,6 +110,10 @@ class Population:
         """stop of timers that are not armed: touches its object and nothing else."""
         return self.stop(part)
 
+    def touch_beside_delays(self, part, count):
+        """The same in the loop of reset."""
+        return NOTHING_RESET(part, self.delays(count))
+
     def measure(self, operation, loops):
         if operation.startswith("arm") and operation not in ("arm_stop", "arm_threads"):
             return self.measure_arm(loops, {"arm_first": 1800.0, "arm_last": 5400.0}.get(operation, 3600.0))
@@ -108,12 +121,12 @@ class Population:
             spent = self.arm_stop(self.delays(loops))
             self.sweep()
             return spent
-        if operation == "walk":
+        if operation in ("walk", "walk_reset"):
             self.cut(min(loops, BATCH))
             if self.turn == 0:
                 for _, part in self.parts:
                     self.stop(part)
-            return self.walk(self.touch, loops)
+            return self.walk(self.touch if operation == "walk" else self.touch_beside_delays, loops)
         if operation.startswith("stop"):
             if self.parts is None and operation != "stop":
                 self.in_order({"stop_front": 0, "stop_middle": 0.45, "stop_back": 0.9}[operation])
@@ -136,7 +149,7 @@ class Population:
 
 
 class Extras:
-    """What only timerheap and Go are measured with; here timerheap's side. Each method: seconds for so many operations."""
+    """timerheap's side of what only it and Go are measured with. Each method: seconds for so many operations."""
 
     def __init__(self):
         import timerheap
@@ -286,7 +299,7 @@ def fire(name, operation, size):
         spent = population.fire(delays, lead, spread, operation != "fire_dropped")
         if spent is not None:
             return spent
-        lead *= 2               # arming took longer than the lead
+        lead *= 2  # arming took longer than the lead
         Population.built.clear()
         population = Population.of(name, 0)
 
@@ -340,7 +353,9 @@ def main():
     parser = runner.argparser
     parser.add_argument("--subject", nargs="+", choices=SUBJECTS, default=["timerheap", "asyncio"], metavar="NAME")
     parser.add_argument("--size", nargs="+", type=int, default=[1000, 32_768, 1_000_000], metavar="N")
-    parser.add_argument("--operation", nargs="+", choices=OPERATIONS, default=list(Timerheap.operations), metavar="NAME")
+    parser.add_argument(
+        "--operation", nargs="+", choices=OPERATIONS, default=list(Timerheap.operations), metavar="NAME"
+    )
     args = runner.parse_args()
     for size in args.size:
         for operation in args.operation:

@@ -2,8 +2,8 @@
 
     python perf/compare.py BASE [--rounds 3] [--size 1000000] [--operation arm_stop reset stop fire]
 
-Each revision is built into an environment of its own under build/perf; the checkout's bench_timers.py measures both. Prints pyperf's table:
-base, checkout, and by how much they differ.
+Each revision is built into an environment of its own under build/perf; the checkout's bench_timers.py measures both.
+Prints pyperf's table: base, checkout, and by how much they differ.
 """
 
 import argparse
@@ -43,7 +43,17 @@ def main():
         path.unlink(missing_ok=True)
     for _ in range(args.rounds):
         for name, python in pythons.items():
-            command = [python, HERE / "bench_timers.py", "--quiet", "--processes", "1", "--append", results[name], "--subject", "timerheap"]
+            command = [
+                python,
+                HERE / "bench_timers.py",
+                "--quiet",
+                "--processes",
+                "1",
+                "--append",
+                results[name],
+                "--subject",
+                "timerheap",
+            ]
             command += ["--size", *map(str, args.size), "--operation", *args.operation]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     compare = [pythons["checkout"], "-m", "pyperf", "compare_to", "--table", results["base"], results["checkout"]]

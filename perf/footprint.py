@@ -2,18 +2,19 @@
 
     python perf/footprint.py [--count 1000 100000 1000000 ...] [--subject timerheap Go ...] [--json] [--plot FILE.svg]
 
-Each figure comes from a process of its own: resident bytes after arming less those before, by the number of timers. The list that
-holds the handles is made beforehand, so its 8 bytes a timer are not in the figure; the callback is one function for all. At 1000 timers a
-few pages more or less are several bytes a timer.
+Each figure comes from a process of its own: resident bytes after arming less those before, by the number of timers. The
+list that holds the handles is made beforehand, so its 8 bytes a timer are not in the figure; the callback is one
+function for all. At 1000 timers a few pages more or less are several bytes a timer.
 
     held, dropped   with the handles kept, and not
     own             what the heap itself counts (TimerHeap.nbytes)
-    split           of it: record, ordering (a key), handle (object and collector header around the record), slack (the rest)
+    split           of it: record, ordering (a key), handle (object and collector header around the record), slack (the
+                    rest)
     peak            most resident while they were armed, above the figure itself: what growing costs for a moment
     after stop      still resident when all were stopped and dropped
-    gc              milliseconds that gc.collect() takes more than with as many floats in place of the timers, in the same list if held
-    B/op, allocs/op of an operation, as go test -benchmem counts: blocks of Python's and the C library's allocators
-"""
+    gc              milliseconds that gc.collect() takes more than with as many floats in place of the timers, in the
+    same list if held B/op, allocs/op of an operation, as go test -benchmem counts: blocks of Python's and the C
+library's allocators"""
 
 import argparse
 import gc
@@ -80,12 +81,14 @@ def measure(name, count, held):
 
 
 def collecting(name, count, held):
-    """Milliseconds. Whoever holds a million objects in a list has the collector look at each: floats do that as well."""
+    """Milliseconds. The collector looks at each object of a list, whatever it is: so floats take the timers' places."""
     arm(name, 100, [None] * 100)
     keep = [float(i) for i in range(count)] if held else None
     idle = pause()
-    loops, _ = arm(name, count, keep)
-    return 1e3 * (pause() - idle)
+    armed = arm(name, count, keep)
+    spent = pause()
+    del armed
+    return 1e3 * (spent - idle)
 
 
 def split(count, held):
@@ -94,7 +97,10 @@ def split(count, held):
     own = timerheap.default_heap().nbytes / count
     record, key = 40, 16
     handle = type(timerheap.AfterFunc(3600, int)).__basicsize__ - record + 16 if held else 0
-    return {"own": own, "split": {"record": record, "ordering": key, "handle": handle, "slack": own - record - key - handle}}
+    return {
+        "own": own,
+        "split": {"record": record, "ordering": key, "handle": handle, "slack": own - record - key - handle},
+    }
 
 
 def allocations(operation, count=10_000):
@@ -145,7 +151,9 @@ def collect(subjects, counts):
 
 
 def line(row):
-    parts = [f"{row['subject']:15} {row['count']:>10} {'held' if row['held'] else 'dropped':8} {row['rss']:9.1f} B/timer"]
+    parts = [
+        f"{row['subject']:15} {row['count']:>10} {'held' if row['held'] else 'dropped':8} {row['rss']:9.1f} B/timer"
+    ]
     for key, unit in (("own", "own"), ("peak", "peak +"), ("after_stop", "after stop"), ("gc_ms", "gc ms")):
         if key in row:
             parts.append(f"{unit} {row[key]:.1f}")

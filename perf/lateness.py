@@ -2,8 +2,8 @@
 
     python perf/lateness.py [--subject timerheap Go asyncio ...] [--scenario idle many ...] [--seconds 4] [--json]
 
-A row is a subject in a process of its own under one scenario: number of timers, p50, p90, p99, p99.9 and the maximum of the lateness in
-microseconds, and how many fired early (before arming time + delay, by the monotonic clock).
+A row is a subject in a process of its own under one scenario: number of timers, p50, p90, p99, p99.9 and the maximum of
+the lateness in microseconds, and how many fired early (before arming time + delay, by the monotonic clock).
 
     idle        single timers, 1 to 10 ms ahead, each arming the next, in a process that does nothing else
     many        10,000 timers a second at random moments, all armed beforehand
@@ -12,8 +12,8 @@ microseconds, and how many fired early (before arming time + delay, by the monot
     burst       idle, while a million other timers fall due at one instant
     ticker      ticks every 5 ms: Ticker, time.Ticker, and what a peer's own timers make of a grid
 
-wakeups, for timerheap alone: how often the worker wakes a second with a million far timers armed, and while they are reset, each
-to a later deadline.
+wakeups, for timerheap alone: how often the worker wakes a second with a million far timers armed, and while they are
+reset, each to a later deadline.
 """
 
 import argparse
@@ -80,7 +80,8 @@ def ticks(seconds):
             now = clock()
             found.append(now - at)
             if now > end:
-                return found
+                break
+    return found
 
 
 def measure(name, scenario, seconds):
@@ -124,7 +125,10 @@ def wakeups(seconds):
     time.sleep(0.5)
     before, woken = switches(), default_heap().stats()["wakeups"]
     time.sleep(seconds)
-    idle = {"worker": (default_heap().stats()["wakeups"] - woken) / seconds, "switches": (switches() - before) / seconds}
+    idle = {
+        "worker": (default_heap().stats()["wakeups"] - woken) / seconds,
+        "switches": (switches() - before) / seconds,
+    }
     woken, start = default_heap().stats()["wakeups"], clock()
     while clock() - start < seconds:
         for handle in handles:
@@ -168,7 +172,8 @@ def collect(subjects, scenarios, seconds):
 
 def line(found):
     figures = " ".join(f"{key} {found[key]:.0f}" for key in ("p50", "p90", "p99", "p99.9", "max"))
-    return f"{found['scenario']:10} {found['subject']:16} {found['timers']:6} timers, early {found['early']}; us: {figures}"
+    who = f"{found['scenario']:10} {found['subject']:16}"
+    return f"{who} {found['timers']:6} timers, early {found['early']}; us: {figures}"
 
 
 def main():

@@ -1,12 +1,13 @@
 """The subjects: timerheap and everything it is measured against, on the same work.
 
-A Python peer is some statements, put into the loops of LOOPS as timeit does it, so that nothing of this suite stands between the
-timed loop and the library. To add one, subclass Peer:
+A Python peer is some statements, put into the loops of LOOPS as timeit does it, so that nothing of this suite stands
+between the timed loop and the library. To add one, subclass Peer:
 
     setup    once, before anything is timed: bind the names that the other statements use
     arm      h = a timer that calls `call` in `delay` seconds
     stop     cancel h
-    reset    h anew, `delay` seconds from now; where a library has no reset, cancel, arm, and put the new one into handles[i]
+    reset    h anew, `delay` seconds from now; where a library has no reset, cancel, arm, and put the new one into
+             handles[i]
     run      let timers fire, in this thread or another, until `halt` has been executed
     halt     executed by the last callback of a run
     sweep    after cancellations: whatever the library needs to get rid of what is left of them, untimed
@@ -172,8 +173,8 @@ class Peer:
     most = 1_000_000
     """How many timers it is asked to hold."""
     few = 0
-    """Where the usual number of operations would take too long, or too many threads: this many in one go, ten times as many
-    beside few timers."""
+    """Where the usual number of operations would take too long, or too many threads: this many in one go, ten times as
+    many beside few timers."""
     revives = False
     """Whether reset arms a timer that was stopped."""
     operations = ("arm", "arm_stop", "reset", "stop", "fire")
@@ -218,7 +219,7 @@ class Timerheap(Peer):
     halt = "finished.set()"
     most = 10_000_000
     revives = True
-    operations = (*Peer.operations, "walk", "fire_dropped", "fire_spread")
+    operations = (*Peer.operations, "walk", "walk_reset", "fire_dropped", "fire_spread")
 
 
 class Asyncio(Peer):
@@ -373,9 +374,10 @@ class Go:
     most = 10_000_000
     few = 0
     operations = (
-        *Peer.operations, "fire_dropped", "fire_spread", "arm_first", "arm_last", "arm_channel", "arm_threads", "stop_front",
-        "stop_middle", "stop_back", "reset_earlier", "reset_later", "round_trip", "after_recv", "ticker", "ticker_reset",
-        "ticker_reset_naive", "select_2", "sleep_1us", "chain", "simultaneous", "start_stop", "adjust",
+        *Peer.operations, "fire_dropped", "fire_spread", "arm_first", "arm_last", "arm_channel", "arm_threads",
+        "stop_front", "stop_middle", "stop_back", "reset_earlier", "reset_later", "round_trip", "after_recv",
+        "ticker", "ticker_reset", "ticker_reset_naive", "select_2", "sleep_1us", "chain", "simultaneous",
+        "start_stop", "adjust",
     )  # fmt: skip
 
     def __init__(self):
@@ -422,8 +424,7 @@ def build_go():
 
 
 SUBJECTS = {
-    peer.name: peer
-    for peer in (Timerheap, Go, Asyncio, Uvloop, Gevent, Twisted, Kombu, Sched, Heapq, ThreadingTimer)
+    peer.name: peer for peer in (Timerheap, Go, Asyncio, Uvloop, Gevent, Twisted, Kombu, Sched, Heapq, ThreadingTimer)
 }
 
 

@@ -1,6 +1,6 @@
 """The page: Markdown and SVG plots from what run.py has measured.
 
-    python perf/report.py DIRECTORY
+python perf/report.py DIRECTORY
 """
 
 import json
@@ -10,8 +10,8 @@ from pathlib import Path
 import pyperf
 
 COLOURS = {
-    "timerheap": "#c1121f", "Go": "#0077b6", "asyncio": "#2a9d8f", "uvloop": "#8338ec", "gevent": "#e09f3e", "Twisted": "#6c757d",
-    "kombu": "#bc6c25", "sched": "#90be6d", "heapq": "#577590", "threading.Timer": "#000000",
+    "timerheap": "#c1121f", "Go": "#0077b6", "asyncio": "#2a9d8f", "uvloop": "#8338ec", "gevent": "#e09f3e",
+    "Twisted": "#6c757d",    "kombu": "#bc6c25", "sched": "#90be6d", "heapq": "#577590", "threading.Timer": "#000000",
 }  # fmt: skip
 MILLION = 1_000_000
 
@@ -52,16 +52,23 @@ def operations_table(ns, size):
     for operation in operations:
         ours = ns.get(("timerheap", operation, size))
         peers = [ns.get((name, operation, size)) for name in subjects if name != "timerheap"]
-        if any(peers) or operation == "walk":
+        if any(peers) or operation.startswith("walk"):
             rows.append(
-                [operation, figure(ours), *(f"{figure(peer)} ({ratio(ours, peer)})" if peer and ours else figure(peer) for peer in peers)]
+                [
+                    operation,
+                    figure(ours),
+                    *(f"{figure(peer)} ({ratio(ours, peer)})" if peer and ours else figure(peer) for peer in peers),
+                ]
             )
     return table([f"ns at {size:,}", *subjects], rows)
 
 
 def bars(ns, late, rows, rest):
     """The project's own bars, and what this run says of each."""
-    at = {operation: ns.get(("timerheap", operation, MILLION)) for operation in ("arm", "arm_stop", "reset", "stop", "fire", "walk")}
+    at = {
+        operation: ns.get(("timerheap", operation, MILLION))
+        for operation in ("arm", "arm_stop", "reset", "stop", "fire", "walk", "walk_reset")
+    }
     found = []
 
     def bar(what, value, limit, digits=2, unit=""):
@@ -80,16 +87,27 @@ def bars(ns, late, rows, rest):
     against("stop", "Go", 1.6)
     against("reset", "asyncio", 0.1)
     against("stop", "asyncio", 0.4)
-    if at["walk"]:
-        for operation in ("reset", "stop"):
-            bar(f"{operation}, of a walk that does nothing", at[operation] / at["walk"] if at[operation] else None, 1.5)
+    for operation, floor in (("reset", "walk_reset"), ("stop", "walk")):
+        if at[operation] and at[floor]:
+            bar(f"{operation}, of a walk that does nothing", at[operation] / at[floor], 1.5)
     against("fire", "Go", 0.7)
     against("fire", "asyncio", 0.25)
     against("fire", "uvloop", 0.5)
     for row in rows:
         if row["subject"] == "timerheap" and row["count"] == MILLION:
-            bar("bytes a timer, handle " + ("held" if row["held"] else "dropped"), row["rss"], 104 if row["held"] else 56, 1)
-            bar("gc.collect() more, handles " + ("held in a list" if row["held"] else "dropped"), row["gc_ms"], 2, 1, " ms")
+            bar(
+                "bytes a timer, handle " + ("held" if row["held"] else "dropped"),
+                row["rss"],
+                104 if row["held"] else 56,
+                1,
+            )
+            bar(
+                "gc.collect() more, handles " + ("held in a list" if row["held"] else "dropped"),
+                row["gc_ms"],
+                2,
+                1,
+                " ms",
+            )
     for operation, limit in (("arm_stop", 3), ("fire", 4)):
         small, large = ns.get(("timerheap", operation, 1000)), ns.get(("timerheap", operation, 10 * MILLION))
         bar(f"{operation}, 10M of 1k", large / small if small and large else None, limit)
@@ -112,7 +130,12 @@ def lateness_tables(late):
         yield table(
             [f"{scenario}, us", "timers", "early", "p50", "p90", "p99", "p99.9", "max"],
             [
-                [row["subject"], row["timers"], row["early"], *(figure(row[key]) for key in ("p50", "p90", "p99", "p99.9", "max"))]
+                [
+                    row["subject"],
+                    row["timers"],
+                    row["early"],
+                    *(figure(row[key]) for key in ("p50", "p90", "p99", "p99.9", "max")),
+                ]
                 for row in rows
             ],
         )
@@ -128,7 +151,9 @@ def footprint_tables(found):
             [
                 name,
                 *(
-                    " / ".join(figure(cells[name, count, held]["rss"], 1) for held in (True, False)) if (name, count, True) in cells else ""
+                    " / ".join(figure(cells[name, count, held]["rss"], 1) for held in (True, False))
+                    if (name, count, True) in cells
+                    else ""
                     for count in counts
                 ),
             ]
@@ -150,7 +175,10 @@ def footprint_tables(found):
     if splits:
         yield table(
             ["timerheap's bytes", *splits[0]["split"]],
-            [["held" if row["held"] else "dropped", *(figure(size, 1) for size in row["split"].values())] for row in splits],
+            [
+                ["held" if row["held"] else "dropped", *(figure(size, 1) for size in row["split"].values())]
+                for row in splits
+            ],
         )
     yield table(
         ["", "B/op", "allocs/op"],
@@ -192,7 +220,9 @@ def plot_operations(ns, path):
         panel.set_xscale("log")
         panel.set_yscale("log")
         for name in ordered({subject for subject, _, _ in ns}):
-            points = sorted((size, value) for (subject, what, size), value in ns.items() if (subject, what) == (name, operation))
+            points = sorted(
+                (size, value) for (subject, what, size), value in ns.items() if (subject, what) == (name, operation)
+            )
             if points:
                 panel.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name, color=COLOURS[name])
     finish(chart, panels[0], path)
@@ -204,7 +234,9 @@ def plot_footprint(found, path):
         panel.set_xscale("log")
         panel.set_yscale("log")
         for name in ordered({row["subject"] for row in found["rows"]}):
-            points = [(row["count"], row["rss"]) for row in found["rows"] if (row["subject"], row["held"]) == (name, held)]
+            points = [
+                (row["count"], row["rss"]) for row in found["rows"] if (row["subject"], row["held"]) == (name, held)
+            ]
             panel.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name, color=COLOURS[name])
     finish(chart, panels[0], path)
 
@@ -225,15 +257,18 @@ def write(directory):
     """Write the page of a directory; its path."""
     directory = Path(directory)
     ns = nanoseconds(directory)
-    late, memory, rest = (json.loads((directory / name).read_text()) for name in ("lateness.json", "footprint.json", "rest.json"))
+    late, memory, rest = (
+        json.loads((directory / name).read_text()) for name in ("lateness.json", "footprint.json", "rest.json")
+    )
     plot_operations(ns, directory / "operations.svg")
     plot_footprint(memory, directory / "footprint.svg")
     plot_lateness(late, directory / "lateness.svg")
     machine = rest["machine"]
     parts = [
         "# timerheap, measured\n",
-        f"{machine['date']}, commit {machine['commit']}. {machine['python']}. {machine['system']}. {rest['rounds']} rounds of alternating "
-        f"processes, medians, {rest['minutes']:.0f} minutes. How to read it: [perf/README.md](../README.md).\n",
+        f"{machine['date']}, commit {machine['commit']}. {machine['python']}. {machine['system']}.\n",
+        f"Medians of alternating processes, rounds: {rest['rounds']}; {rest['minutes']:.0f} minutes.\n",
+        "How to read it: [perf/README.md](../README.md).\n",
         "Subjects: " + "; ".join(f"{name} ({what})" for name, what in rest["versions"].items()) + ".\n",
         "## The bars\n",
         bars(ns, late, memory["rows"], rest),
@@ -242,13 +277,16 @@ def write(directory):
         "![ns an operation against timers pending](operations.svg)\n",
     ]
     sizes = sorted({size for _, _, size in ns})
-    parts += [operations_table(ns, size) for size in (MILLION, *(size for size in sizes if size != MILLION)) if size in sizes]
+    parts += [
+        operations_table(ns, size) for size in (MILLION, *(size for size in sizes if size != MILLION)) if size in sizes
+    ]
     parts += ["## Lateness\n", "![distribution of lateness](lateness.svg)\n", *lateness_tables(late)]
     if late["wakeups"]:
         idle, resetting = late["wakeups"]["idle"], late["wakeups"]["resetting"]
         parts.append(
-            f"With a million far timers armed the worker wakes {idle['worker']:.1f} times a second (the process switches "
-            f"{idle['switches']:.1f} times), and {resetting['worker']:.1f} times while all of them are reset to later over and over.\n"
+            f"With a million far timers armed the worker wakes {idle['worker']:.1f} times a second (the process "
+            f"switches {idle['switches']:.1f} times), and {resetting['worker']:.1f} times while all of them are reset "
+            "to later over and over.\n"
         )
     parts += ["## Memory\n", "![bytes a timer against timers](footprint.svg)\n", *footprint_tables(memory)]
     parts += [

@@ -2,9 +2,9 @@
 
     python perf/run.py [--quick] [--output DIR] [--rounds N]
 
-Subjects take turns, a process each, round after round, so that what the machine does meanwhile falls on all of them alike. The directory
-gets timers.json.gz (pyperf's), lateness.json, footprint.json, rest.json, and what report.py makes of them: README.md and SVG
-plots. A run takes about 40 minutes, --quick under five.
+Subjects take turns, a process each, round after round, so that what the machine does meanwhile falls on all of them
+alike. The directory gets timers.json.gz (pyperf's), lateness.json, footprint.json, rest.json, and what report.py makes
+of them: README.md and SVG plots. A run takes about 40 minutes, --quick under five.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def plan(subjects, quick):
                 fires = list(FIRES)
             elif "fire_spread" in peer.operations and size == 1_000_000 and not quick:
                 fires.append("fire_spread")
-            walk = ["walk"] if name == "timerheap" else []
+            walk = ["walk", "walk_reset"] if name == "timerheap" else []
             yield name, size, [*CORE, *walk, *fires]
             if name in NATIVE and size == 1_000_000 and not quick:
                 yield name, size, [*EXTRAS, *(["select_64"] if name == "timerheap" else [])]
@@ -55,10 +55,8 @@ def bench(subjects, rounds, quick, path):
         for name, size, operations in plan(subjects, quick):
             print(f"round {turn + 1} of {rounds}: {name}, {size:,} pending", file=sys.stderr)
             values = 2 if size > 1_000_000 or quick else 3
-            command = [
-                sys.executable, HERE / "bench_timers.py", "--quiet", "--processes", "1", "--values", str(values), "--append", path,
-                "--subject", name, "--size", str(size), "--operation", *operations,
-            ]  # fmt: skip
+            command = [sys.executable, HERE / "bench_timers.py", "--quiet", "--processes", "1", "--values", str(values)]
+            command += ["--append", path, "--subject", name, "--size", str(size), "--operation", *operations]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 raise SystemExit(f"{name}: {done.stderr}")
@@ -91,8 +89,12 @@ def zipped(directory):
 
 def machine():
     with open("/proc/cpuinfo") as info:
-        model = next((line.split(":")[1].strip() for line in info if line.startswith("model name")), platform.processor())
-    commit = subprocess.run(["git", "-C", HERE, "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
+        model = next(
+            (line.split(":")[1].strip() for line in info if line.startswith("model name")), platform.processor()
+        )
+    commit = subprocess.run(
+        ["git", "-C", HERE, "describe", "--always", "--dirty"], capture_output=True, text=True
+    ).stdout.strip()
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "commit": commit or "not a git checkout",

@@ -1,11 +1,12 @@
-"""The longest that any one call takes with a million timers: what a growth, a sweep or a burst costs whoever happens to call then.
+"""The longest that any one call takes with a million timers: what a growth, a sweep or a burst costs whoever happens to
+call then.
 
     python perf/stalls.py [--count 1000000] [--json]
 
-Each call is timed by itself; 99.99 % of them and the longest, in microseconds. The figures hold what the system adds (a page fault, another
-process's turn), so run it alone. `burst`: resets of one timer while the worker collects and sorts a million that have fallen
-due, up to the first callback: until then no other thread wants the GIL, and what the caller waits for is the heap's mutex.
-"""
+Each call is timed by itself; 99.99 % of them and the longest, in microseconds. The figures hold what the system adds (a
+page fault, another process's turn), so run it alone. `burst`: resets of one timer while the worker collects and sorts a
+million that have fallen due, up to the first callback: until then no other thread wants the GIL, and what the caller
+waits for is the heap's mutex."""
 
 import argparse
 import json
@@ -72,7 +73,10 @@ def main():
         print(json.dumps(found))
         return
     for name, figures in found.items():
-        print(f"{name:6} {figures['calls']:8} calls, 99.99 % within {figures['p99.99_us']:.1f} us, longest {figures['max_us']:.1f} us")
+        print(
+            f"{name:6} {figures['calls']:8} calls, 99.99 % within {figures['p99.99_us']:.1f} us, "
+            f"longest {figures['max_us']:.1f} us"
+        )
 
 
 if __name__ == "__main__":

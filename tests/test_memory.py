@@ -5,6 +5,7 @@ import functools
 import gc
 import sys
 import threading
+import time
 import weakref
 
 import pytest
@@ -275,7 +276,8 @@ def test_a_closed_heap_whose_hook_owns_a_channel_timer_is_collectable(kind, make
         AfterFunc(0, heap.close, heap=heap)
         if isinstance(heap, ManualHeap):
             heap.advance(0)
-        wait_until(lambda: heap.closed)
+        while not heap.closed:
+            time.sleep(0.001)
     reference = weakref.ref(service)
     del service, heap
     wait_until(lambda: freed(reference))

@@ -47,8 +47,8 @@
  *   exiting                 It makes the worker leave as pausing does, for good.
  *   the child of a fork     It begins with no worker, all locks free, no timers: the initial state.
  *   _started                Thread.start waits for the new thread to run. Here the starter may go on before it does.
- *   many threads            A start waits while as many are there as the model has: the worker, one that is leaving, and
- *                           one for each start that may fail.
+ *   many threads            A start waits while as many are there as the model has: the worker, one that is leaving,
+ *                           and one for each start that may fail.
  *   the limits of join      The fork waits for a worker that is parked however long it takes, and may run out of
  *                           patience with one that is not. close has unlimited patience.
  *
