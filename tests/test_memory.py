@@ -86,6 +86,16 @@ def test_a_stopped_timer_keeps_its_callback_for_a_reset(manual):
     assert owner.calls == 2
 
 
+def test_stopped_timers_give_their_keys_back(manual):
+    """16 bytes each, while the handles live on; a few may stay for later."""
+    handles = [AfterFunc(1 + n % 1000, print, heap=manual) for n in range(100_000)]
+    before = manual.nbytes
+    for handle in handles[::-1]:
+        assert handle.stop()
+    assert before - manual.nbytes > 15 * len(handles)
+    manual.check()
+
+
 def test_a_stopped_timer_is_not_pinned_by_the_heap_it_left_among_many(manual):
     """Neither a deadline pushed back nor neighbours that stay keep a stopped callback alive."""
     others = [AfterFunc(n % 50 + 1, int, heap=manual) for n in range(1000)]

@@ -316,8 +316,8 @@ cdef void trim_run(th_core* c) noexcept nogil:
 
 
 cdef inline bint enter_run(th_core* c, size_t i) noexcept nogil:
-    """ARMED -> DUE for the timer of keys[i], which is taken out: an entry for it, for which there is room. False, and the
-    key is dead, when a stop came first."""
+    """ARMED -> DUE for the timer of keys[i], which is taken out: an entry for it, for which there is room. False, and
+    the key is dead, when a stop came first."""
     cdef th_timer* t = c.keys[i].timer
     cdef th_entry* entry = c.run + c.run_len
     if not th_leave_armed(t, TH_DUE):
