@@ -123,7 +123,7 @@ def main():
     bench(versions, rounds, args.quick, args.output / "timers.json.gz")
     subjects = [name for name in lateness.DEFAULT if name in versions]
     scenarios = ("idle",) if args.quick else lateness.SCENARIOS
-    save("lateness.json", lateness.collect(subjects, scenarios, 2.0 if args.quick else 5.0))
+    save("lateness.json", lateness.collect(subjects, scenarios, 2.0 if args.quick else 3.0))
     counts = [1000, 1_000_000] if args.quick else [1000, 32_768, 1_000_000, 10_000_000]
     save("footprint.json", footprint.collect([name for name in versions if not args.quick or name in NATIVE], counts))
     rest |= {"machine": machine(), "versions": versions, "rounds": rounds, "minutes": (time.monotonic() - start) / 60}
