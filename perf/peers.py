@@ -271,6 +271,7 @@ class Gevent(Peer):
 
 class Twisted(Peer):
     name = "Twisted"
+    most = 100_000  # a million take minutes to arm, sweep and collect garbage among
     packages = ("twisted",)
     setup = """
         from twisted.internet import reactor
@@ -286,6 +287,7 @@ class Twisted(Peer):
 
 class Kombu(Peer):
     name = "kombu"
+    most = 100_000  # a million take minutes to arm, sweep and collect garbage among
     packages = ("kombu",)
     setup = """
         from time import sleep
