@@ -25,8 +25,9 @@
  *
  * IDLE -> ARMED happens under M. ARMED -> DUE, by the worker, happens under M and by compare-and-swap; so does ARMED ->
  * IDLE, by stop, which on an interpreter with a GIL does not take M: of the two one succeeds. DUE -> IDLE happens under
- * M; on an interpreter with a GIL it happens under the GIL alone, which every stop, reset and launch holds. IDLE is left and entered by threads that a free-threaded interpreter's collector stops
- * (only ARMED -> DUE happens while it works): what it takes for IDLE stays so until it is done.
+ * M; on an interpreter with a GIL it happens under the GIL alone, which every stop, reset and launch holds. IDLE is
+ * left and entered by threads that a free-threaded interpreter's collector stops (only ARMED -> DUE happens while it
+ * works): what it takes for IDLE stays so until it is done.
  */
 #ifndef TIMERHEAP_TIMER_H
 #define TIMERHEAP_TIMER_H

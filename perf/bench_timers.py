@@ -36,10 +36,9 @@ OPERATIONS = (*Timerheap.operations, *EXTRAS, "select_64")
 
 
 class NothingReset(Timerheap):
+    """The loop of reset around a call that does nothing."""
+
     reset = Timerheap.stop
-
-
-NOTHING_RESET = NothingReset().loops().reset
 
 
 class Population:
@@ -106,14 +105,6 @@ class Population:
         else:
             self.arm(delays, part)
 
-    def touch(self, part, _):
-        """stop of timers that are not armed: touches its object and nothing else."""
-        return self.stop(part)
-
-    def touch_beside_delays(self, part, count):
-        """The same in the loop of reset."""
-        return NOTHING_RESET(part, self.delays(count))
-
     def measure(self, operation, loops):
         if operation.startswith("arm") and operation not in ("arm_stop", "arm_threads"):
             return self.measure_arm(loops, {"arm_first": 1800.0, "arm_last": 5400.0}.get(operation, 3600.0))
@@ -123,10 +114,13 @@ class Population:
             return spent
         if operation in ("walk", "walk_reset"):
             self.cut(min(loops, BATCH))
-            if self.turn == 0:
+            if self.turn == 0:  # stop of what is not armed touches its object and nothing else
                 for _, part in self.parts:
                     self.stop(part)
-            return self.walk(self.touch if operation == "walk" else self.touch_beside_delays, loops)
+            if operation == "walk":
+                return self.walk(lambda part, _: self.stop(part), loops)
+            beside_delays = NothingReset().loops().reset
+            return self.walk(lambda part, count: beside_delays(part, self.delays(count)), loops)
         if operation.startswith("stop"):
             if self.parts is None and operation != "stop":
                 self.in_order({"stop_front": 0, "stop_middle": 0.45, "stop_back": 0.9}[operation])
@@ -157,7 +151,7 @@ class Extras:
         self.api = timerheap
 
     def arm_channel(self, loops):
-        timer, handles = self.api.Timer, [None] * min(loops, BATCH)
+        timer, handles = self.api.Timer, [None] * loops
         start = clock()
         for i in range(loops):
             handles[i] = timer(3600.0)
@@ -211,7 +205,7 @@ class Extras:
         return clock() - start
 
     def ticker_reset_naive(self, loops):
-        ticker = make = self.api.Ticker
+        make = self.api.Ticker
         ticker = make(1e-9)
         start = clock()
         for _ in range(loops):

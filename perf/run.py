@@ -39,7 +39,7 @@ def plan(subjects, quick):
             peer = SUBJECTS[name]
             if size > peer.most or (quick and size > 1000 and name not in (*NATIVE, "asyncio", "uvloop")):
                 continue
-            fires = ["fire"] if size >= 1000 and "fire" in peer.operations else []
+            fires = ["fire"] if "fire" in peer.operations else []
             if name in NATIVE and size == 1_000_000 and not quick:
                 fires = list(FIRES)
             elif "fire_spread" in peer.operations and size == 1_000_000 and not quick:

@@ -299,7 +299,7 @@ func measure(operation string, count int) time.Duration {
 		return reset(count, earlier)
 	case "reset_later":
 		return reset(count, later)
-	case "fire", "fire_args", "fire_dropped":
+	case "fire", "fire_dropped":
 		return fire(count, 0)
 	case "fire_spread":
 		return fire(count, 2*time.Second)
