@@ -30,6 +30,10 @@
 #define TH_KEYS_MAX ((size_t)UINT32_MAX) /* th_timer.pos has 32 bits */
 #endif
 
+#ifndef TH_RISERS /* made small likewise */
+#define TH_RISERS 32 /* their misses overlap; more would leave the first-level cache before they are needed again */
+#endif
+
 /* A field that is also read without its guard. The GIL makes an int of it; without one it has to be atomic. */
 #ifdef Py_GIL_DISABLED
 typedef atomic_int th_flag;
@@ -53,6 +57,9 @@ typedef struct th_core {
     size_t buried;           /* of those, taken out or in use again; guard M */
     size_t sweep_at;         /* keys[0 .. sweep_at) are still to be swept in this round; guard M */
     th_timer tomb;           /* what a dead key points at whose timer's memory is gone */
+
+    th_timer *risers[TH_RISERS]; /* timers reset to an earlier deadline, whose keys have yet to rise; guard M */
+    size_t rising;           /* so many of them */
 
     th_slab orphans;         /* records whose handle is gone; guard M */
 

@@ -1,9 +1,11 @@
 /* Slots of one size, in chunks straight from the kernel: records without a handle (40 bytes, a slab a heap), and
  * handles (80 bytes, one slab for the process).
  *
- * Why not malloc: a slot costs a few instructions and no header, untouched memory is not resident, and a chunk goes
- * back to the system with its last slot. A chunk lies on a boundary of its own size, so that a slot finds it by
- * masking its address.
+ * Why not malloc: a slot costs a few instructions and no header, untouched memory is not resident, and chunks go
+ * back to the system. A chunk lies on a boundary of its own size, so that a slot finds it by masking its address.
+ *
+ * A chunk whose last slot has come back is idle. One idle chunk is kept for every eight in use, and one more: where
+ * timers come and go, the system would clear the same pages over and over, and that is what arming costs most.
  *
  * Guard: none here. The owner of a slab says what guards it.
  */
@@ -23,28 +25,53 @@ typedef struct th_slot {
 } th_slot;
 
 typedef struct th_chunk {
-    struct th_chunk *prev, *next; /* the slab's list of chunks with a free slot */
+    struct th_chunk *prev, *next; /* the slab's list of chunks with used and free slots; next: of idle ones */
     th_slot *free;                /* slots given back */
     uint32_t used;                /* slots in use */
-    uint32_t fresh;               /* slots never used start here: untouched memory is not resident */
-} th_chunk;
+    uint32_t fresh;               /* slots not used since the chunk was mapped or idle start here */
+    uint32_t touched;             /* slots never used start here: untouched memory is not resident */
+} __attribute__((aligned(16))) th_chunk; /* as the slots behind it shall be */
 
 typedef struct th_slab {
-    th_chunk *partial; /* chunks with a free slot */
-    size_t chunks;     /* chunks mapped */
+    th_chunk *partial; /* chunks with used and free slots */
+    th_chunk *idle;    /* chunks without used slots */
+    size_t chunks;     /* chunks mapped, idle ones included */
+    size_t kept;       /* idle chunks */
     size_t used;       /* slots in use */
+    size_t touched;    /* slots whose memory is resident */
 } th_slab;
 
 #define TH_SLOTS(size) ((uint32_t)((TH_CHUNK - sizeof(th_chunk)) / (size)))
 
+/* A chunk without used slots becomes the slab's partial one; 0 when there is no memory. */
 static inline int th_slab_grow(th_slab *slab)
 {
-    th_chunk *chunk = th_map_aligned(TH_CHUNK, TH_CHUNK);
-    if (chunk == NULL)
-        return 0;
-    slab->chunks++;
+    th_chunk *chunk = slab->idle;
+    if (chunk != NULL) {
+        slab->idle = chunk->next;
+        slab->kept--;
+        chunk->next = NULL;
+    } else {
+        chunk = th_map_aligned(TH_CHUNK, TH_CHUNK);
+        if (chunk == NULL)
+            return 0;
+        slab->chunks++;
+    }
     slab->partial = chunk;
     return 1;
+}
+
+/* Back to the system with idle chunks, until keep of them are left. */
+static inline void th_slab_trim(th_slab *slab, size_t keep)
+{
+    while (slab->kept > keep) {
+        th_chunk *chunk = slab->idle;
+        slab->idle = chunk->next;
+        slab->kept--;
+        slab->chunks--;
+        slab->touched -= chunk->touched;
+        th_unmap(chunk, TH_CHUNK);
+    }
 }
 
 /* A slot of size bytes, not cleared, or NULL when there is no memory. size is the same in each call for a slab, a
@@ -57,8 +84,13 @@ static inline void *th_slab_alloc(th_slab *slab, size_t size)
     th_slot *slot = chunk->free;
     if (slot != NULL)
         chunk->free = slot->next;
-    else
+    else {
         slot = (th_slot *)((char *)(chunk + 1) + size * chunk->fresh++);
+        if (chunk->fresh > chunk->touched) {
+            chunk->touched++;
+            slab->touched++;
+        }
+    }
     slab->used++;
     if (++chunk->used == TH_SLOTS(size)) {
         slab->partial = chunk->next;
@@ -83,30 +115,33 @@ static inline void th_slab_free(th_slab *slab, void *memory, size_t size)
             slab->partial->prev = chunk;
         slab->partial = chunk;
     }
-    /* The only chunk with free slots stays: going back and forth between 0 and 1 maps nothing. */
-    if (chunk->used == 0 && (chunk->next != NULL || chunk->prev != NULL)) {
+    if (chunk->used == 0) {
         if (chunk->prev != NULL)
             chunk->prev->next = chunk->next;
         else
             slab->partial = chunk->next;
         if (chunk->next != NULL)
             chunk->next->prev = chunk->prev;
-        slab->chunks--;
-        th_unmap(chunk, TH_CHUNK);
+        chunk->prev = NULL;
+        chunk->free = NULL;
+        chunk->fresh = 0;
+        chunk->next = slab->idle;
+        slab->idle = chunk;
+        slab->kept++;
+        th_slab_trim(slab, 1 + (slab->chunks - slab->kept) / 8);
     }
 }
 
 /* The end of a slab without used slots: the chunk that was kept goes as well. */
 static inline void th_slab_end(th_slab *slab)
 {
-    if (slab->partial != NULL)
-        th_unmap(slab->partial, TH_CHUNK);
+    th_slab_trim(slab, 0);
 }
 
-/* Bytes in use, chunk headers included. */
+/* Bytes resident, chunk headers included. */
 static inline size_t th_slab_bytes(const th_slab *slab, size_t size)
 {
-    return slab->used * size + slab->chunks * sizeof(th_chunk);
+    return slab->touched * size + slab->chunks * sizeof(th_chunk);
 }
 
 #endif

@@ -20,6 +20,10 @@
  *     a key points at the record, and while it is set the record's memory stays: a handle that dies first leaves its
  *     key to core.tomb.
  *
+ *   A reset to an earlier deadline leaves the key for later as well (_heap.pxi, "resetting"). TH_RISING is set exactly
+ *   while core.risers points at the record, and while it is set the record's memory stays: a handle that dies first
+ *   has the list dealt with.
+ *
  * The fields that stop and reset touch come first: next to the handle's own header they mostly
  * share its cache line.
  *
@@ -45,6 +49,7 @@ enum {
     TH_CARCASS = 1 << 4,    /* the record is in the memory of a handle already destroyed; the worker frees it */
     TH_PINNED = 1 << 5,     /* a run entry points here */
     TH_KEYED = 1 << 6,      /* keys[pos] points here */
+    TH_RISING = 1 << 7,     /* core.risers points here */
 };
 
 typedef struct th_timer {
@@ -59,11 +64,16 @@ typedef struct th_timer {
 
 _Static_assert(sizeof(th_timer) == 40, "a timer record is 40 bytes");
 
-/* The key of t is out. The last access to a stopped t: whoever destroys the handle looks at the flags without M, and
- * frees the record when it finds this one cleared. */
+/* The key of t is out, or has risen. The last access to a stopped t: whoever destroys the handle looks at the flags
+ * without M, and frees the record when it finds both cleared. */
 static inline void th_unkeyed(th_timer *t)
 {
     __atomic_store_n(&t->flags, (uint16_t)(t->flags & ~TH_KEYED), __ATOMIC_RELEASE);
+}
+
+static inline void th_risen(th_timer *t)
+{
+    __atomic_store_n(&t->flags, (uint16_t)(t->flags & ~TH_RISING), __ATOMIC_RELEASE);
 }
 
 static inline uint16_t th_flags(const th_timer *t)
@@ -99,8 +109,9 @@ static inline uint16_t th_fixed_flags(const th_timer *t) { return TH_WHOLE_READ(
 static inline void th_mark(th_timer *t, uint16_t flag) { TH_WHOLE_WRITE(t->flags, t->flags | flag); }
 static inline void th_unmark(th_timer *t, uint16_t flag) { TH_WHOLE_WRITE(t->flags, t->flags & ~flag); }
 
-/* One entry of the heap's order. when is a lower bound of timer->when: a reset to a later deadline leaves
- * the key where it is ("stale"), and the key is brought up to date when it surfaces. Never later than the truth. */
+/* One entry of the heap's order. when is a lower bound of timer->when: a reset to a later deadline leaves the key
+ * where it is ("stale"), and the key is brought up to date when it surfaces. Later than the truth only while the timer
+ * is among core.risers, which nobody looks at the root before. */
 typedef struct th_key {
     int64_t when;
     th_timer *timer;

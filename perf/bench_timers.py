@@ -105,6 +105,12 @@ class Population:
         else:
             self.arm(delays, part)
 
+    def restore_and_stop(self, delays, part):
+        """Between two walks that do nothing: what comes between two walks that do something has to leave the caches in
+        the same state."""
+        self.restore(delays, part)
+        self.stop(part)
+
     def measure(self, operation, loops):
         if operation.startswith("arm") and operation not in ("arm_stop", "arm_threads"):
             return self.measure_arm(loops, {"arm_first": 1800.0, "arm_last": 5400.0}.get(operation, 3600.0))
@@ -118,9 +124,9 @@ class Population:
                 for _, part in self.parts:
                     self.stop(part)
             if operation == "walk":
-                return self.walk(lambda part, _: self.stop(part), loops)
+                return self.walk(lambda part, _: self.stop(part), loops, self.restore_and_stop)
             beside_delays = NothingReset().loops().reset
-            return self.walk(lambda part, count: beside_delays(part, self.delays(count)), loops)
+            return self.walk(lambda part, count: beside_delays(part, self.delays(count)), loops, self.restore_and_stop)
         if operation.startswith("stop"):
             if self.parts is None and operation != "stop":
                 self.in_order({"stop_front": 0, "stop_middle": 0.45, "stop_back": 0.9}[operation])

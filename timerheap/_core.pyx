@@ -91,6 +91,7 @@ cdef extern from "timer.h" nogil:
         TH_CARCASS
         TH_PINNED
         TH_KEYED
+        TH_RISING
     ctypedef struct th_timer:
         uint32_t pos
         uint16_t state
@@ -100,6 +101,7 @@ cdef extern from "timer.h" nogil:
         void* func
         void* args
     void th_unkeyed(th_timer* t)
+    void th_risen(th_timer* t)
     uint16_t th_flags(const th_timer* t)
     uint16_t th_fixed_flags(const th_timer* t)
     uint16_t th_state(const th_timer* t)
@@ -140,6 +142,7 @@ cdef extern from "slab.h" nogil:
 
 cdef extern from "core.h" nogil:
     const size_t TH_KEY_PAD
+    const size_t TH_RISERS
     const size_t KEYS_MAX "TH_KEYS_MAX"
     ctypedef struct sigset_t:
         pass
@@ -154,6 +157,8 @@ cdef extern from "core.h" nogil:
         size_t buried
         size_t sweep_at
         th_timer tomb
+        th_timer** risers
+        size_t rising
         th_slab orphans
         th_entry* run
         size_t run_len

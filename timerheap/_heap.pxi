@@ -8,12 +8,14 @@
 # Invariants (check() walks them all):
 #   1. keys[i].when >= keys[parent(i)].when.
 #   2. keys[i].timer.pos == i.
-#   3. keys[i].when <= keys[i].timer.when.  "<" marks a stale key: a reset to a later deadline writes the record alone,
-#      which is one cache line instead of three, and the key is sifted when it reaches the root.
+#   3. keys[i].when <= keys[i].timer.when, but for those of the risers.  "<" marks a stale key: a reset to a later
+#      deadline writes the record alone, which is one cache line instead of three, and the key is sifted when it
+#      reaches the root.
 #   4. Every run entry from run_head on points at a PINNED record, every PINNED record has such an entry.
 #   5. A key whose timer is not ARMED is dead: stop left it behind. There are stops - buried of them. Invariants 2 and 3
 #      hold for it too, unless it points at the tomb.
-#   6. live == len - dead keys + the DUE timers of the run;  orphans.used == orphans in the heap and in the run.
+#   6. The records in risers are those that are RISING.
+#   7. live == len - dead keys + the DUE timers of the run;  orphans.used == orphans in the heap and in the run.
 #
 # The order among equal deadlines is not the heap's business: what is due is collected as one run,
 # and the run is sorted by (when, seq). That keeps the heap's comparison at one int64.
@@ -135,6 +137,14 @@ cdef inline void note_live(th_core* c) noexcept nogil:
         c.peak = c.live
 
 
+cdef inline bint precedes_wake(th_core* c, int64_t when) noexcept nogil:
+    """Whether the worker is parked until later than when, and the caller has to signal. It is awake from then on."""
+    if when >= c.wake_at:
+        return False
+    c.wake_at = INT64_MIN
+    return True
+
+
 cdef inline bint push(th_core* c, th_timer* t, int64_t when) noexcept nogil:
     """IDLE without a key -> ARMED at when.  False when there is no memory: the timer is as it was."""
     cdef th_key key
@@ -194,20 +204,21 @@ cdef inline void bury(th_core* c, size_t i) noexcept nogil:
 
 
 cdef inline void entomb(th_core* c, th_timer* t) noexcept nogil:
-    """The memory of a stopped timer is about to go: its dead key shall not point there."""
-    c.keys[t.pos].timer = &c.tomb
-    th_unkeyed(t)
+    """The memory of t is about to go: nothing of the heap shall point there, but for the key of an ARMED timer."""
+    if t.flags & TH_RISING:
+        raise_keys(c)
+    if t.state == TH_IDLE and t.flags & TH_KEYED:
+        c.keys[t.pos].timer = &c.tomb
+        th_unkeyed(t)
 
 
 cdef void sweep(th_core* c) noexcept nogil:
     """One slice of the walk through all keys, from the end to the root and over again."""
-    cdef size_t i = min(c.sweep_at, c.len)
-    cdef int step
+    cdef size_t i = min(c.sweep_at, c.len), steps = SWEEP_SLICE
     if 4 * (c.stops - c.buried) <= c.len:
         return
-    for step in range(SWEEP_SLICE):
-        if c.len == 0:
-            break
+    while steps and c.len:
+        steps -= 1
         if i == 0:
             i = c.len
         i -= 1
@@ -260,14 +271,44 @@ cdef inline th_timer* cancel_last(th_core* c) noexcept nogil:
     return NULL
 
 
-cdef inline bint postpone(th_core* c, th_timer* t, int64_t when) noexcept nogil:
-    """A new arming for a timer that has a key: it is ARMED, or was stopped and its key is still there.
+# Resetting. A timer with a key, live or dead, keeps it. Behind a later deadline the key is merely stale. For an earlier
+# one it has to rise, and the walk there goes by its place, its parent's and the record that the parent's key belongs to,
+# each a cache miss that can only begin when the one before is over. So reset does not walk. It notes the timer among the
+# risers, and when they are TH_RISERS, or the root is about to be looked at, all of them rise, step by step side by side,
+# so that their misses overlap. Nothing waits for that: an awake worker raises them before it looks at the root, a
+# parked one is woken by the first deadline before its own, and behind that no riser is missed while it sleeps.
 
-    True when the new deadline is earlier than its key, which has then been sifted up; a later one
-    is only noted.
-    """
-    cdef bint sooner = when < t.when and when < c.keys[t.pos].when
+cdef void raise_keys(th_core* c) noexcept nogil:
+    """Sift up the keys of the risers that are earlier than that, and be done with the risers."""
+    cdef size_t n = c.rising, k, pos
+    cdef th_timer* t
     cdef th_key key
+    for k in range(n):
+        pos = c.risers[k].pos
+        prefetch(c.keys + pos)
+        prefetch(c.keys + ((pos - 1) >> 2 if pos else 0))
+    for k in range(n):
+        pos = c.risers[k].pos
+        if pos and pos < c.len and c.keys[(pos - 1) >> 2].when > c.risers[k].when:
+            pos = (pos - 1) >> 2
+            prefetch(c.keys[pos].timer)
+            prefetch(c.keys + ((pos - 1) >> 2 if pos else 0))
+    c.rising = 0
+    for k in range(n):
+        t = c.risers[k]
+        if t.flags & TH_KEYED and t.when < c.keys[t.pos].when:
+            key.when = t.when
+            key.timer = t
+            siftup(c, t.pos, key)
+        th_risen(t)
+
+
+cdef inline void postpone(th_core* c, th_timer* t, int64_t when) noexcept nogil:
+    """A new arming for a timer that has a key: it is ARMED, or was stopped and its key is still there."""
+    if when < t.when and not t.flags & TH_RISING:
+        c.risers[c.rising] = t
+        c.rising += 1
+        th_mark(t, TH_RISING)
     c.seq += 1
     t.seq = c.seq
     t.when = when
@@ -277,11 +318,8 @@ cdef inline bint postpone(th_core* c, th_timer* t, int64_t when) noexcept nogil:
         t.state = TH_ARMED
         c.buried += 1
         note_live(c)
-    if sooner:
-        key.when = when
-        key.timer = t
-        siftup(c, t.pos, key)
-    return sooner
+    if c.rising == TH_RISERS:
+        raise_keys(c)
 
 
 # ---- runs -----------------------------------------------------------------------------------------------------------
@@ -359,6 +397,8 @@ cdef void collect(th_core* c, int64_t now) noexcept nogil:
     cdef th_timer* t
     now = min(now, TH_NEVER - 1)            # even a clock that stands at the end makes nothing due there
     while c.len > 0 and not c.closed:
+        if c.rising:
+            raise_keys(c)
         key = c.keys[0]
         t = key.timer
         if th_state(t) != TH_ARMED:
@@ -538,7 +578,7 @@ cdef bint check_key(th_core* c, size_t i, fault* f) noexcept nogil:
         return fails(f, b"a timer does not know its place", i, key.timer.pos, <int64_t>i)
     if not key.timer.flags & TH_KEYED:
         return fails(f, b"a timer in the heap does not know it", i, key.timer.flags, TH_KEYED)
-    if key.timer.when < key.when:
+    if key.timer.when < key.when and not key.timer.flags & TH_RISING:
         return fails(f, b"a key is later than its timer", i, key.when, key.timer.when)
     return True
 
@@ -546,6 +586,7 @@ cdef bint check_key(th_core* c, size_t i, fault* f) noexcept nogil:
 cdef bint check_heap(th_core* c, fault* f) noexcept nogil:
     """Every invariant, by brute force; False with the first fault found."""
     cdef size_t i, due = 0, orphans = 0, dead = 0
+    cdef int64_t rising = 0
     cdef th_timer* t
     if c.len > c.cap:
         return fails(f, b"more keys than room", 0, <int64_t>c.len, <int64_t>c.cap)
@@ -554,6 +595,7 @@ cdef bint check_heap(th_core* c, fault* f) noexcept nogil:
             return False
         orphans += (c.keys[i].timer.flags & TH_ORPHAN) != 0
         dead += c.keys[i].timer.state != TH_ARMED
+        rising += (c.keys[i].timer.flags & TH_RISING) != 0
     for i in range(c.run_head, c.run_len):
         t = c.run[i].timer
         if not t.flags & TH_PINNED:
@@ -561,6 +603,12 @@ cdef bint check_heap(th_core* c, fault* f) noexcept nogil:
         if t.state == TH_DUE:
             due += 1
             orphans += (t.flags & TH_ORPHAN) != 0
+    for i in range(c.rising):
+        rising -= 1
+        if not c.risers[i].flags & TH_RISING:
+            return fails(f, b"a riser does not know it", i, c.risers[i].flags, TH_RISING)
+    if rising > 0:
+        return fails(f, b"a timer is no riser and thinks it is", 0, rising, 0)
     if c.stops - c.buried != dead:
         return fails(f, b"dead keys miscounted", 0, <int64_t>(c.stops - c.buried), <int64_t>dead)
     if c.live != c.len - dead + due:

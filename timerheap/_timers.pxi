@@ -590,7 +590,7 @@ cdef inline int arm(TimerHeap heap, PyObject* handle, th_timer* t, int64_t ns) e
     armed."""
     cdef th_core* c = heap.core
     cdef int64_t when
-    cdef bint wake = False, armed
+    cdef bint wake, armed
     ready(heap)
     if FREE_THREADED:
         incref(handle)                      # the heap's; given up by stop, launch or let_all_go
@@ -598,9 +598,7 @@ cdef inline int arm(TimerHeap heap, PyObject* handle, th_timer* t, int64_t ns) e
     th_lock(c)
     debug_check(c)
     armed = not c.closed and push(c, t, when)
-    if armed and when < c.wake_at:
-        wake = True
-        c.wake_at = INT64_MIN
+    wake = armed and precedes_wake(c, when)
     debug_check(c)
     th_unlock(c)
     if wake:
@@ -618,7 +616,7 @@ cdef object rearm(Timer self, int64_t ns):
     cdef th_core* c = heap.core
     cdef th_timer* t = &self.t
     cdef int64_t when
-    cdef bint wake = False, armed = True, cleared = False
+    cdef bint wake, armed = True, cleared = False
     cdef uint16_t was
     ready(heap)
     if FREE_THREADED:
@@ -630,21 +628,18 @@ cdef object rearm(Timer self, int64_t ns):
     if c.closed:
         armed = False
     elif was == TH_ARMED:
-        wake = postpone(c, t, when)
+        postpone(c, t, when)
     elif t.func == NULL:
         armed = False
         cleared = True                      # by the collector
     elif t.flags & TH_KEYED:
-        wake = postpone(c, t, when)
+        postpone(c, t, when)
     else:
-        armed = wake = grow_keys(c)
+        armed = grow_keys(c)
         if armed:
             cancel(c, t)
             push(c, t, when)
-    if wake:
-        wake = when < c.wake_at
-        if wake:
-            c.wake_at = INT64_MIN
+    wake = armed and precedes_wake(c, when)
     debug_check(c)
     th_unlock(c)
     if wake:
@@ -738,12 +733,11 @@ cdef int timer_let_go(PyObject* self) noexcept:
     cdef PyObject* heap = <PyObject*>(<Timer>self).heap
     if (<Timer>self).heap is None:
         return True
-    if t.state == TH_IDLE and not th_flags(t) & (TH_PINNED | TH_KEYED) and not FREE_THREADED:
+    if t.state == TH_IDLE and not th_flags(t) & (TH_PINNED | TH_KEYED | TH_RISING) and not FREE_THREADED:
         return True
     c = (<Timer>self).heap.core
     th_lock(c)
-    if t.state == TH_IDLE and t.flags & TH_KEYED:
-        entomb(c, t)
+    entomb(c, t)
     flags = t.flags
     if t.state == TH_IDLE and not (flags & TH_PINNED):
         th_unlock(c)
@@ -792,10 +786,9 @@ cdef void put_off(PyObject* self) noexcept:
     if t.state != TH_IDLE:
         if not timer_let_go(self):
             return
-    elif th_flags(t) & TH_KEYED:
+    elif th_flags(t) & (TH_KEYED | TH_RISING):
         th_lock((<Timer>self).heap.core)
-        if t.flags & TH_KEYED:
-            entomb((<Timer>self).heap.core, t)
+        entomb((<Timer>self).heap.core, t)
         th_unlock((<Timer>self).heap.core)
     t.when = <int64_t><size_t>th_later
     th_later = self

@@ -19,6 +19,7 @@
 #define TH_CHUNK ((size_t)4096)
 #define INSERTION_MAX 12
 #define PREFETCH 3
+#define TH_RISERS 3
 #define POP_SLICE 5
 #define SCAN_SLICE 32
 #define RUN_KEPT (1 << 13)

@@ -35,6 +35,7 @@ cdef extern from "timer.h" nogil:
         TH_CARCASS
         TH_PINNED
         TH_KEYED
+        TH_RISING
     ctypedef struct th_timer:
         uint32_t pos
         uint16_t state
@@ -44,6 +45,7 @@ cdef extern from "timer.h" nogil:
         void* func
         void* args
     void th_unkeyed(th_timer* t)
+    void th_risen(th_timer* t)
     void th_mark(th_timer* t, uint16_t flag)
     void th_unmark(th_timer* t, uint16_t flag)
     uint16_t th_state(const th_timer* t)
@@ -75,6 +77,7 @@ cdef extern from "slab.h" nogil:
 
 cdef extern from "core.h" nogil:
     const size_t TH_KEY_PAD
+    const size_t TH_RISERS
     const size_t KEYS_MAX "TH_KEYS_MAX"
     ctypedef struct th_core:
         int64_t wake_at
@@ -87,6 +90,8 @@ cdef extern from "core.h" nogil:
         size_t buried
         size_t sweep_at
         th_timer tomb
+        th_timer** risers
+        size_t rising
         th_slab orphans
         th_entry* run
         size_t run_len
@@ -149,29 +154,23 @@ cdef public size_t native_resident(th_core* c) noexcept nogil:
 cdef public bint native_arm(th_core* c, th_timer* t, int64_t when, bint* wake) noexcept nogil:
     """The locked section of arm."""
     cdef bint armed = not c.closed and push(c, t, when)
-    wake[0] = armed and when < c.wake_at
-    if wake[0]:
-        c.wake_at = INT64_MIN
+    wake[0] = armed and precedes_wake(c, when)
     return armed
 
 
 cdef public bint native_reset(th_core* c, th_timer* t, int64_t when, bint* wake) noexcept nogil:
     """The locked section of rearm."""
     cdef bint armed = True
-    wake[0] = False
     if c.closed:
         armed = False
     elif t.flags & TH_KEYED:
-        wake[0] = postpone(c, t, when)
+        postpone(c, t, when)
     else:
-        armed = wake[0] = grow_keys(c)
+        armed = grow_keys(c)
         if armed:
             cancel(c, t)
             push(c, t, when)
-    if wake[0]:
-        wake[0] = when < c.wake_at
-        if wake[0]:
-            c.wake_at = INT64_MIN
+    wake[0] = armed and precedes_wake(c, when)
     return armed
 
 
@@ -187,8 +186,7 @@ cdef public bint native_let_go(th_core* c, th_timer* t, th_timer** orphan) noexc
     """timer_let_go: True if the handle's memory may be freed; orphan gets the slot that the record moved to, or
     NULL."""
     orphan[0] = NULL
-    if t.state == TH_IDLE and t.flags & TH_KEYED:
-        entomb(c, t)
+    entomb(c, t)
     if t.state == TH_IDLE and not t.flags & TH_PINNED:
         return True
     if t.state == TH_ARMED and not t.flags & TH_PINNED:
