@@ -84,7 +84,7 @@ typedef struct th_core {
 
     th_flag closed;          /* guard M to write; set once */
     th_flag exiting;         /* the interpreter is on its way out: arming works, nothing fires; set once */
-    th_flag running;         /* a worker exists or is being started; guard GIL (without one: M) to set, M to clear */
+    th_flag running;         /* a worker exists or is being started; guard M to write */
     th_flag arrived;         /* that worker is in timerproc, where one only may be; guard M to write */
     pid_t worker;            /* the system's id of the last worker that arrived, 0 before; guard M */
     th_flag pausing;         /* the worker shall leave, to come back after a fork; guard M to write */

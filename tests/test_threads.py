@@ -76,6 +76,108 @@ def test_an_interrupted_start_never_leaves_two_workers(heap, monkeypatch, late):
     wait_until(lambda: names().count("test") == 1)
 
 
+class Refusals:
+    """Stands in for Thread.start: `meanwhile()` runs while a start is under way, and the first `count` of them fail."""
+
+    def __init__(self, monkeypatch, count, meanwhile, kind=RuntimeError):
+        self.start, self.count, self.meanwhile, self.kind = threading.Thread.start, count, meanwhile, kind
+        self.tries = 0
+        monkeypatch.setattr(threading.Thread, "start", lambda thread: self(thread))
+
+    def __call__(self, thread):
+        self.tries += 1
+        if self.tries == 1:
+            self.meanwhile()
+        if self.tries <= self.count:
+            raise self.kind("refused")
+        self.start(thread)
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, MemoryError, KeyboardInterrupt])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_start_that_fails_leaves_nobody_elses_timer_behind(heap, monkeypatch, count, kind):
+    """Who arms while another thread starts the worker does not wait for it. Nothing is armed afterwards here."""
+    fired = threading.Event()
+    refusals = Refusals(monkeypatch, count, lambda: AfterFunc(0, fired.set, heap=heap), kind)
+    with pytest.raises(kind, match="refused"):
+        AfterFunc(FAR, print, heap=heap)
+    assert refusals.tries == count + 1
+    assert fired.wait(PATIENCE)
+    assert len(heap) == 0
+    assert names().count("test") == 1
+
+
+def test_a_start_that_fails_for_nobody_else_is_tried_once(heap, monkeypatch):
+    refusals = Refusals(monkeypatch, 100, lambda: AfterFunc(0, print, heap=heap).stop())
+    with pytest.raises(RuntimeError, match="refused"):
+        AfterFunc(FAR, print, heap=heap)
+    assert refusals.tries == 1
+    assert len(heap) == 0
+
+
+def test_where_every_start_fails_the_next_arming_brings_the_worker(heap, monkeypatch):
+    fired = threading.Event()
+    refusals = Refusals(monkeypatch, 100, lambda: AfterFunc(0, fired.set, heap=heap))
+    for armings in range(1, 3):
+        with pytest.raises(RuntimeError, match="refused"):
+            AfterFunc(FAR, print, heap=heap)
+        assert refusals.tries == 3 * armings
+        assert len(heap) == 1
+        heap.check()
+    refusals.count = 0
+    timer = AfterFunc(FAR, print, heap=heap)
+    assert fired.wait(PATIENCE)
+    assert timer.stop()
+    assert names().count("test") == 1
+
+
+def test_what_anybody_raises_goes_before_a_refusal(heap, monkeypatch):
+    """The system refuses the first try; a signal handler breaks into the second."""
+    start = threading.Thread.start
+    fired = threading.Event()
+    refusals = [RuntimeError, KeyboardInterrupt]
+
+    def refused_start(thread):
+        if len(refusals) == 2:
+            AfterFunc(0, fired.set, heap=heap)
+        if refusals:
+            raise refusals.pop(0)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refused_start)
+    with pytest.raises(KeyboardInterrupt):
+        AfterFunc(FAR, print, heap=heap)
+    assert fired.wait(PATIENCE)
+
+
+def test_starts_that_fail_under_many_threads_leave_no_timer_behind(monkeypatch, fast_switching):
+    """Each thread's first try to start the worker fails. What was armed all the same fires, though nobody arms any
+    more."""
+    start = threading.Thread.start
+    failed = set()
+
+    def start_or_fail(thread):
+        if thread.name == "refused" and threading.get_ident() not in failed:
+            failed.add(threading.get_ident())
+            raise RuntimeError("refused")
+        start(thread)
+
+    def arm(heap, runs):
+        try:
+            AfterFunc(0, runs.append, 1, heap=heap)
+        except RuntimeError:
+            return False
+        return True
+
+    monkeypatch.setattr(threading.Thread, "start", start_or_fail)
+    for _ in range(100):
+        failed.clear()
+        with TimerHeap("refused") as heap:
+            runs = []
+            armed = sum(run_threads(4, lambda _, heap=heap, runs=runs: arm(heap, runs)))
+            wait_until(lambda armed=armed, runs=runs: len(runs) == armed)
+
+
 @pytest.mark.parametrize("kind", [TimeoutError, RuntimeError, KeyboardInterrupt])
 def test_what_a_signal_handler_raises_during_a_start_arrives(heap, monkeypatch, kind):
     """The worker lives, but the handler's exception is the program's: a timeout for instance."""

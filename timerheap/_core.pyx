@@ -361,6 +361,7 @@ cdef enum:
     SWEEP_SLICE = 64      # keys looked at in one of them
     RUN_KEPT = 1 << 16    # bytes of the run kept between runs
     GIL_SLICE = 128       # callbacks between two offers of the GIL
+    START_TRIES = 3       # of a worker for timers that others have armed
 
 DEBUG = bool(DEBUG_BUILD)
 

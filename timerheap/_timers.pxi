@@ -404,9 +404,9 @@ cdef inline TimerHeap heap_or_default(object heap):
 
 
 cdef inline int ready(TimerHeap heap) except -1:
-    """Before arming: the worker is there, or on its way."""
+    """Before arming: the worker is there, or on its way. False: there will be none."""
     if heap.core.running:
-        return 0
+        return True
     return start_worker(heap)
 
 
@@ -585,17 +585,34 @@ cdef int init_channel_timer(Timer self, object delay, object heap) except -1:
     return 0
 
 
+cdef inline int lock_to_arm(TimerHeap heap, PyObject* handle, int64_t ns, int64_t* when) except -1:
+    """Take M, with a worker there or on its way, and when set to ns from now. Without a GIL the heap has a reference to
+    the handle then. On an error neither M nor a reference is held.
+
+    Without a GIL the start that ready() saw under way may have failed by now, and whoever saw it fail does not know
+    of this timer, see start_worker. So that is looked at once more under M. With a GIL nothing comes between.
+    """
+    cdef th_core* c = heap.core
+    cdef bint wanted
+    while True:
+        wanted = ready(heap)
+        if FREE_THREADED:
+            incref(handle)                  # the heap's; given up by stop, launch or let_all_go
+        when[0] = th_deadline(th_now(c), ns)
+        th_lock(c)
+        if not FREE_THREADED or not wanted or c.running or c.pausing or c.closed:
+            return 0
+        th_unlock(c)
+        decref(handle)
+
+
 cdef inline int arm(TimerHeap heap, PyObject* handle, th_timer* t, int64_t ns) except -1:
     """IDLE -> ARMED, ns from now. t is no channel timer's. RuntimeError, MemoryError: nothing was
     armed."""
     cdef th_core* c = heap.core
     cdef int64_t when
     cdef bint wake, armed
-    ready(heap)
-    if FREE_THREADED:
-        incref(handle)                      # the heap's; given up by stop, launch or let_all_go
-    when = th_deadline(th_now(c), ns)
-    th_lock(c)
+    lock_to_arm(heap, handle, ns, &when)
     debug_check(c)
     armed = not c.closed and push(c, t, when)
     wake = armed and precedes_wake(c, when)
@@ -618,11 +635,7 @@ cdef object rearm(Timer self, int64_t ns):
     cdef int64_t when
     cdef bint wake, armed = True, cleared = False
     cdef uint16_t was
-    ready(heap)
-    if FREE_THREADED:
-        incref(<PyObject*>self)
-    when = th_deadline(th_now(c), ns)
-    th_lock(c)
+    lock_to_arm(heap, <PyObject*>self, ns, &when)
     debug_check(c)
     was = t.state
     if c.closed:

@@ -15,6 +15,10 @@
 # wake_at it parked with and signalled. A stale root is brought up to date before parking (collect
 # does it): timers that are only ever reset to later wake nobody.
 #
+# Starting. A worker is there, or on its way, when a timer enters the heap: whoever arms starts one if not, and waits
+# for no start of another. That one may fail. So a timer is armed either before the failure is noted, under M, and then
+# whoever failed finds it in the heap and tries again; or after it, and then its own caller finds that there is none.
+#
 # Launching. Up to the launch stop() gets True; the launch makes the timer IDLE and counts the fire,
 # so whoever comes later gets False. What keeps func and args alive during the call:
 #
@@ -350,52 +354,77 @@ cdef int set_worker(TimerHeap heap, object thread, bint arrived) except -1:
 # ---- start and stop -------------------------------------------------------------------------------------------------
 
 cdef int start_worker(TimerHeap heap) except -1:
-    """Start the worker.  RuntimeError when the heap is closed or the system refuses a thread.
+    """Start the worker. RuntimeError when the heap is closed or the system refuses a thread. False when the program is
+    ending: there will be no worker, and arming goes on without.
 
     Starting gives up the GIL. Who arms meanwhile (another thread, a finalizer) does not wait: the
     worker looks at the heap as soon as it runs. Waiting could deadlock, since the new thread may
     run a finalizer that arms before it reports as started.
 
+    When the start fails, those who relied on it have armed their timers and gone. So whoever failed tries again while
+    there are timers in the heap and nobody else has begun a start, START_TRIES times in all. Its own call fails
+    whatever comes of that: nobody else is there to be told, and what a signal handler raised must arrive. Should
+    every try fail, these timers stay armed, and fire once some later arming has got the worker that it asks for.
+
     Thread.start may fail when the thread is there already: out of memory, or interrupted by a signal
     handler that raises. Where it has arrived it is the worker; one that arrives after the failure finds
     no post, or takes that of the next start. So there are never two.
     """
+    cdef th_core* c = heap.core
+    cdef bint stranded = True
+    cdef int tries = START_TRIES
+    if c.closed:
+        raise RuntimeError(CLOSED_HEAP)
+    if c.exiting:
+        return False
+    error = None
+    while stranded and tries:
+        tries -= 1
+        exc = try_start(heap, &stranded)
+        if exc is None:
+            break
+        # A program that is ending gets no new threads, and no complaint: its timers would not fire anyway.
+        if error is None and isinstance(exc, RuntimeError) and not threading.main_thread().is_alive():
+            return False
+        # The system's refusal says less than what anybody else has raised.
+        if error is None or isinstance(error, (RuntimeError, MemoryError)):
+            error = exc
+    if error is not None:
+        raise error
+    return True
+
+
+cdef object try_start(TimerHeap heap, bint* stranded):
+    """One try of start_worker; the exception if it failed, else None. stranded: whether it leaves timers behind for
+    which nobody starts a worker."""
     cdef sigset_t mask
     cdef PyObject* started
     cdef bint failed
     cdef th_core* c = heap.core
-    if c.closed:
-        raise RuntimeError(CLOSED_HEAP)
-    if c.exiting or c.pausing:
-        return 0
-    if FREE_THREADED:
-        th_lock(c)
-        if c.running:                   # another thread came first
-            th_unlock(c)
-            return 0
+    stranded[0] = False
+    th_lock(c)
+    if c.running or c.closed or c.exiting or c.pausing:     # another came first, or no worker is wanted
+        th_unlock(c)
+        return None
     c.running = True
     th_mask_for_start(c)
     mask = c.callback_mask
-    if FREE_THREADED:
-        th_unlock(c)
+    th_unlock(c)
     started = call_objects(<PyObject*>start_thread, <PyObject*>heap, NULL)
     th_unmask_after_start(&mask)
     if started != NULL:
         decref(started)
-        return 0
+        return None
     exc = take_exception()
     th_lock(c)
     failed = not c.arrived
     if failed:
         c.running = False
+        stranded[0] = c.live > 0
     th_unlock(c)
     if not failed and isinstance(exc, MemoryError):
-        return 0                        # all that was lost is the news of the start
-    # A program that is ending gets no new threads, and no complaint: its timers would not fire
-    # anyway.
-    if not (isinstance(exc, RuntimeError) and not threading.main_thread().is_alive()):
-        raise exc
-    return 0
+        return None                     # all that was lost is the news of the start
+    return exc
 
 
 def start_thread(TimerHeap heap):
@@ -495,7 +524,6 @@ cdef int resume_workers() except -1:
     global paused
     cdef TimerHeap heap
     cdef PyObject* started
-    cdef int tries
     cdef list heaps
     with cython.critical_section(all_heaps):    # without a GIL a callback may fork as well meanwhile
         heaps = paused
@@ -505,9 +533,7 @@ cdef int resume_workers() except -1:
         th_lock(heap.core)
         heap.core.pausing = False
         th_unlock(heap.core)
-        tries = 0 if heap.core.closed else 3
-        while tries and not heap.core.running:
-            tries -= 1
+        if not heap.core.closed:
             started = call_objects(<PyObject*>restart_worker, <PyObject*>heap, NULL)
             if started == NULL:
                 error = take_exception()

@@ -39,9 +39,14 @@ CONFIGURATIONS = [
     ("close", SAFE, "CALLERS=2 OPS=1 CMAX=2 SPURIOUS=1 CLOSES=1 YIELDS=1", SAFETY),
     ("fork", SAFE, "CALLERS=2 OPS=1 CMAX=2 SPURIOUS=0 FORKS=1", SAFETY),
     ("fork and close", SAFE, "CALLERS=1 OPS=1 CMAX=3 SPURIOUS=1 FORKS=1 CLOSES=1 YIELDS=1", SAFETY),
-    ("failing start", "one worker at most, and the above", "CALLERS=2 OPS=1 CMAX=3 SPURIOUS=0 FAILS=1", SAFETY),
+    ("failing start", "no timer left behind, and the above", "CALLERS=2 OPS=1 CMAX=3 SPURIOUS=0 FAILS=1 NO_EXCUSE",
+     SAFETY),
+    ("failing starts", "none, unless every try fails", "CALLERS=2 OPS=1 CMAX=2 SPURIOUS=0 FAILS=2", SAFETY),
+    ("fork, failing start", "no timer left behind", "CALLERS=1 OPS=1 CMAX=2 SPURIOUS=0 FAILS=1 FORKS=1 NO_EXCUSE",
+     SAFETY),
     ("GIL", SAFE, "GIL CALLERS=2 OPS=2 CMAX=3 SPURIOUS=0", SAFETY),
     ("GIL, fork, close", SAFE, "GIL CALLERS=1 OPS=2 CMAX=2 SPURIOUS=0 FORKS=1 CLOSES=1 YIELDS=1", SAFETY),
+    ("GIL, failing start", "no timer left behind", "GIL CALLERS=2 OPS=1 CMAX=3 SPURIOUS=0 FAILS=1 NO_EXCUSE", SAFETY),
     ("loops", "every execution is finite", "CALLERS=1 OPS=2 CMAX=3 SPURIOUS=1 YIELDS=1 REARMS=1", LOOPS),
     ("liveness", "what is due fires or is cancelled", "CALLERS=1 OPS=2 CMAX=3 SPURIOUS=1 LIVENESS", LIVENESS),
 ]
@@ -50,7 +55,7 @@ LOST = "!(lost_wake_up)"
 STUCK = "done=="
 EARLY = "deadline[t]<=clock"
 AFTER_STOP = "said[t]"
-OVERDUE = "start_failed"
+OVERDUE = "gave_up"
 CYCLE = "acceptance cycle"
 SPIN = "non-progress cycle"
 
@@ -73,6 +78,9 @@ MUTANTS = [
      "OPS=1 CALLERS=1 FORKS=1", OVERDUE, SAFETY),
     ("M_JOIN_QUIET", "close does not signal", "OPS=1 CALLERS=1", "invalid end state", SAFETY),
     ("M_ARRIVED_UNCHECKED", "a thread takes a post that is taken", "OPS=2 CALLERS=1 FAILS=1", "workers==1", SAFETY),
+    ("M_NO_RETRY", "a start that failed is not tried again for the timers of others", "OPS=1 FAILS=1", OVERDUE, SAFETY),
+    ("M_DESERTION_UNSEEN", "who arms does not see that the start it relied on has failed", "OPS=1 FAILS=1", OVERDUE,
+     SAFETY),
     ("M_GIL_UNDER_M", "the worker asks for the GIL while it holds M", "GIL OPS=1", STUCK, SAFETY),
     ("M_SIGNAL_SKIPPED", "an earlier deadline does not signal", "CALLERS=1 OPS=2 CMAX=3 LIVENESS", CYCLE,
      LIVENESS_ALONE),
@@ -143,7 +151,7 @@ def run_configurations(build, wanted):
             sys.exit(f"{name}: the verifier did not come to its end\n{got.text}")
         holds = got.complete and got.errors == 0
         failed += not holds
-        print(f"{'ok' if holds else 'FAILED':6} {name:17} {got.states:11,.0f} states  depth {got.depth:4.0f}"
+        print(f"{'ok' if holds else 'FAILED':6} {name:19} {got.states:11,.0f} states  depth {got.depth:4.0f}"
               f"  errors {got.errors:.0f}  {got.seconds:5.1f} s  {got.memory:5.0f} MB  {shows} [{parameters}]",
               flush=True)
         if not holds:

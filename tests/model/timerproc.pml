@@ -3,7 +3,7 @@
  * What is modelled, and where it stands in the code
  *
  *   here              there
- *   Rearm             ready, arm, rearm                                  _timers.pxi
+ *   Rearm             ready, lock_to_arm, arm, rearm                     _timers.pxi
  *   Postpone, Push    postpone, push                                     _heap.pxi
  *   Stop, Cancel      Timer.stop; cancel                                 _timers.pxi, _heap.pxi
  *   Close             TimerHeap.close, let_all_go, cancel_last,          _timers.pxi, _worker.pxi, _heap.pxi
@@ -12,7 +12,7 @@
  *   Thread            timerproc, arrive, next_run, collect, enter_run,   _worker.pxi, _heap.pxi, core.h
  *                     th_park, fire_run, launch
  *   Signal            th_signal: pthread_cond_signal                     core.h
- *   StartWorker       start_worker, start_thread, set_worker             _worker.pxi
+ *   StartWorker       start_worker, try_start, start_thread, set_worker  _worker.pxi
  *   Forker            before_fork, th_before_fork, resume_workers        _worker.pxi, fork.h
  *   Clock             CLOCK_MONOTONIC goes on; the kernel wakes a thread for no reason
  *
@@ -20,8 +20,8 @@
  * clock has arrived there every finite deadline has, and each execution ends with nothing left to wait for.
  *
  * M. A caller's locked section is one atomic step that needs M free. It may be, because whatever it touches is guarded
- * by M; the exceptions are read without M, one variable at a time, in steps of their own: running and pausing in
- * ready and start_worker, the clock before M is taken. The signal comes after the unlock, in a step of its own, and
+ * by M; the exceptions are read without M, one variable at a time, in steps of their own: running in ready, the clock
+ * before M is taken. The signal comes after the unlock, in a step of its own, and
  * pending counts those on their way. The worker's hold of M is one step as well where it is one hold, and ends
  * wherever the code lets M go: in pause_slice, around the sort, in the wait.
  *
@@ -62,7 +62,8 @@
  *                   which the configuration "loops" shows, that is "each due timer fires or is cancelled". The
  *                   configuration "liveness" shows it anew as an LTL formula under weak fairness, without End, whose
  *                   close would cancel what has been forgotten. The exception: a timer armed while another caller's
- *                   start of the thread was failing waits for the next arming, which starts one (-DNO_EXCUSE).
+ *                   starts of the thread were failing, every one of its TRIES, waits for the next arming, which starts
+ *                   one (-DNO_EXCUSE).
  *   one worker      arrive: at most one thread past it.
  *   the ledger      live is the number of ARMED and DUE timers; arms == fired + cancelled after close. The model
  *                   carries the difference, ledger, to have fewer states.
@@ -97,6 +98,9 @@
 #endif
 #ifndef FAILS
 #define FAILS 0         /* failing starts of a thread */
+#endif
+#ifndef TRIES
+#define TRIES 2         /* of a start, for the timers of others */
 #endif
 #ifndef YIELDS
 #define YIELDS 0        /* times that collect lets M go halfway */
@@ -143,7 +147,7 @@ byte pending;           /* signals between the unlock and the call */
 byte workers;
 byte done;              /* callers, forker and closer that have ended */
 bit said[NT];           /* stop said True and nothing armed the timer since */
-bit start_failed;
+bit gave_up;            /* every try to start the worker has failed, and timers are left behind */
 bit lost_wake_up, late_key;
 
 #ifdef GIL
@@ -153,16 +157,24 @@ bit gil;
 #define GIVE_GIL gil = 0;
 #define LAUNCH_LOCK true
 #define STOP_LOCK true
+#define DESERTED false
 #else
 #define TAKE_GIL
 #define GIVE_GIL
 #define LAUNCH_LOCK !M
 #define STOP_LOCK !M
+#ifdef M_DESERTION_UNSEEN
+#define DESERTED false
+#else
+#define DESERTED (!running && !pausing)
+#endif
 #endif
 
 #define later(a, d) (d == NEVER -> NEVER : (a + d > CMAX -> CMAX : a + d))
 #define overdue(t) (state[t] != IDLE && deadline[t] <= clock)
-#if FAILS
+#if FAILS == 2
+#define a_thread_left (!alive[0] || !alive[1] || !alive[2] || !alive[3])
+#elif FAILS == 1
 #define a_thread_left (!alive[0] || !alive[1] || !alive[2])
 #else
 #define a_thread_left (!alive[0] || !alive[1])
@@ -301,64 +313,72 @@ inline NewThread()
 
 inline StartWorker(ok)
 {
-    if
-    :: closed -> ok = 0
-    :: !closed && pausing
-    :: !closed && !pausing ->
-        atomic {
+    tries = TRIES;
+    do
+    :: atomic {
             !M;
             if
-            :: running -> mine = 0
-            :: !running -> running = 1; mine = 1
+            :: closed -> ok = 0; break
+            :: !closed && (running || pausing) -> break
+            :: !closed && !running && !pausing -> running = 1
             fi
         }
+        GIVE_GIL
         if
-        :: !mine
-        :: mine ->
-            mine = 0;
-            GIVE_GIL
-            if
-            :: atomic { a_thread_left -> NewThread() };
-                TAKE_GIL
-                atomic {
+        :: atomic { a_thread_left -> NewThread() };
+            TAKE_GIL
+            atomic {
+                if
+                :: !arrived -> worker_thread = i + 1
+                :: else
+                fi;
+                i = 0;
+                break
+            }
+        :: fails > 0 ->
+            atomic {
+                fails--;
+                tries--;
+                if
+                :: true
+                :: NewThread(); i = 0           /* it is there all the same */
+                fi
+            }
+            TAKE_GIL
+            atomic {
+                !M;
+                if
+                :: !arrived -> running = 0; ok = 0;
                     if
-                    :: !arrived -> worker_thread = i + 1
-                    :: else
-                    fi;
-                    i = 0
-                }
-            :: fails > 0 ->
-                atomic {
-                    fails--;
-                    if
-                    :: true
-                    :: NewThread(); i = 0       /* it is there all the same */
+#ifdef M_NO_RETRY
+                    :: true -> break
+#else
+                    :: live == 0 -> break
+                    :: live > 0 && tries == 0 -> gave_up = 1; break
+                    :: live > 0 && tries > 0
+#endif
                     fi
-                }
-                TAKE_GIL
-                atomic {
-                    !M;
-                    if
-                    :: !arrived -> running = 0; ok = 0; start_failed = 1
-                    :: arrived -> ok = 0
-                    :: arrived                          /* MemoryError */
-                    fi
-                }
-            fi
+                :: arrived -> ok = 0; break
+                :: arrived -> break             /* MemoryError */
+                fi
+            }
         fi
-    fi
+    od;
+    tries = 0
 }
 
 inline Rearm(t, delay)
 {
     ok = 1;
-    if
-    :: running
-    :: !running -> StartWorker(ok)
-    fi;
-    if
-    :: !ok
-    :: ok ->
+    do
+    :: if
+        :: running
+        :: !running -> StartWorker(ok)
+        fi;
+        if
+        :: !ok -> break
+        :: ok
+        fi;
 #ifdef M_STALE_ROOT
         FindRoot();
         seen = (root == NT -> NEVER : key[root]);
@@ -371,8 +391,9 @@ inline Rearm(t, delay)
         atomic {
             !M;
             if
-            :: closed
-            :: !closed ->
+            :: closed -> when = 0; break
+            :: !closed && DESERTED -> when = 0
+            :: !closed && !DESERTED ->
                 if
                 :: keyed[t] -> Postpone(t, when, wake)
                 :: else -> Cancel(t, wake); Push(t, when); wake = 1
@@ -390,21 +411,22 @@ inline Rearm(t, delay)
                 if
                 :: wake -> wake_at = AWAKE; pending++
                 :: else
-                fi
-            fi;
-            when = 0
+                fi;
+                when = 0;
+                break
+            fi
         }
-        if
-        :: wake ->
-            atomic {
+    od;
+    if
+    :: wake ->
+        atomic {
 #ifndef M_SIGNAL_FIRST
-                Signal();
+            Signal();
 #endif
-                pending--;
-                wake = 0
-            }
-        :: else
-        fi
+            pending--;
+            wake = 0
+        }
+    :: else
     fi
 }
 
@@ -464,8 +486,8 @@ inline Close()
 
 proctype Caller(byte me)
 {
-    byte n = OPS, t, d, i, when, root, seen, mate;
-    bit ok, wake, mine;
+    byte n = OPS, t, d, i, when, root, seen, mate, tries;
+    bit ok, wake;
     do
     :: n > 0 ->
         atomic {
@@ -491,8 +513,8 @@ proctype Caller(byte me)
 
 proctype Forker()
 {
-    byte i, mate;
-    bit ok, mine, leaves;
+    byte i, mate, tries;
+    bit ok, leaves;
     TAKE_GIL
     atomic {
         !M;
@@ -520,8 +542,8 @@ proctype Forker()
         atomic { !M && !sorting };      /* fork itself */
         atomic { !M -> pausing = 0 };
         if
-        :: closed || running
-        :: !closed && !running -> StartWorker(ok)
+        :: closed
+        :: !closed -> StartWorker(ok)
         fi
     :: else
     fi;
@@ -543,7 +565,7 @@ proctype Closer()
 
 proctype Thread(byte me)
 {
-    byte now, i, root, t, d, when, seen, mate, last;
+    byte now, i, root, t, d, when, seen, mate, last, tries;
     bit ok, wake, mine, fire, looked;
 end_free:
     do
@@ -799,7 +821,7 @@ proctype End()
 #ifdef NO_EXCUSE
         assert(!any(overdue));
 #else
-        assert(!any(overdue) || (start_failed && !running));
+        assert(!any(overdue) || (gave_up && !running));
 #endif
         i = 0;
         do
@@ -823,6 +845,9 @@ init
         run Thread(1);
 #if FAILS
         run Thread(2);
+#endif
+#if FAILS == 2
+        run Thread(3);
 #endif
         run Clock();
         run Watch();
