@@ -96,8 +96,7 @@ typedef struct th_core {
     int manual;              /* virtual time */
     _Atomic int64_t manual_now;
 
-    int masked;              /* the worker has all signals blocked; the worker's own */
-    sigset_t callback_mask;  /* what callbacks run with: the mask of the thread that started the worker */
+    sigset_t starter_mask;   /* of the thread that started the last worker, for that one to take up; guard M */
 } th_core;
 
 static inline int64_t th_now(th_core *c)
@@ -205,22 +204,35 @@ static inline void th_precise_sleeps(void)
 }
 
 /* A parked worker takes no signals: one that the program has blocked everywhere and awaits with sigwait must not
- * end up here. Callbacks run with the starter's mask, so that the processes they start inherit that. */
-static inline void th_mask_signals(th_core *c)
+ * end up here. Callbacks run with the starter's mask, so that the processes they start inherit that. The record is on
+ * the worker's stack: one that is late to leave must not change what the next one has. */
+typedef struct th_signals {
+    sigset_t callback_mask; /* what callbacks run with */
+    int masked;             /* all are blocked at the moment */
+} th_signals;
+
+/* A worker begins, as it was born: masked. Caller holds M. */
+static inline void th_take_up_mask(th_core *c, th_signals *s)
 {
-    if (!c->masked) {
+    s->callback_mask = c->starter_mask;
+    s->masked = 1;
+}
+
+static inline void th_mask_signals(th_signals *s)
+{
+    if (!s->masked) {
         sigset_t all;
         sigfillset(&all);
         pthread_sigmask(SIG_SETMASK, &all, NULL);
-        c->masked = 1;
+        s->masked = 1;
     }
 }
 
-static inline void th_unmask_signals(th_core *c)
+static inline void th_unmask_signals(th_signals *s)
 {
-    if (c->masked) {
-        pthread_sigmask(SIG_SETMASK, &c->callback_mask, NULL);
-        c->masked = 0;
+    if (s->masked) {
+        pthread_sigmask(SIG_SETMASK, &s->callback_mask, NULL);
+        s->masked = 0;
     }
 }
 
@@ -233,13 +245,12 @@ static inline void th_await_end(pid_t thread)
         nanosleep(&nap, NULL);
 }
 
-/* Around the start of the worker, in the starting thread: it is born with every signal blocked. */
+/* Around the start of the worker, in the starting thread: it is born with every signal blocked. Caller holds M. */
 static inline void th_mask_for_start(th_core *c)
 {
     sigset_t all;
     sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &c->callback_mask);
-    c->masked = 1;
+    pthread_sigmask(SIG_SETMASK, &all, &c->starter_mask);
 }
 
 static inline void th_unmask_after_start(sigset_t *mask)

@@ -236,6 +236,64 @@ def test_callbacks_run_with_the_signal_mask_of_who_started_the_worker():
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_what_the_last_callback_leaves_is_let_go_with_that_mask():
+    """The worker of a closed heap drops its hooks, whose finalizers may start processes as well."""
+    done = run_python("""
+        import signal, threading, time
+        from timerheap import AfterFunc, TimerHeap
+        seen, done = [], threading.Event()
+        class Hook:
+            def __call__(self, exc, timer):
+                pass
+            def __del__(self):
+                seen.append((threading.current_thread().name, signal.pthread_sigmask(signal.SIG_BLOCK, [])))
+        heaps = []
+        # Without a GIL a finalizer runs in the thread that made the object, as long as there is that thread.
+        maker = threading.Thread(target=lambda: heaps.append(TimerHeap("hooked", on_error=Hook())))
+        maker.start()
+        maker.join()
+        [heap] = heaps
+        AfterFunc(0, done.set, heap=heap)
+        assert done.wait(30)
+        time.sleep(0.05)                # it parks
+        heap.close()
+        assert seen == [("hooked", set())], seen
+    """)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_worker_that_is_late_to_leave_for_a_fork_leaves_the_next_ones_mask_alone():
+    """The fork does not wait for it: join is broken off, as by a signal handler that raises. Where there is a GIL, it
+    is not given up meanwhile: so the worker has left its post and not come to its end when the next one begins."""
+    done = run_python("""
+        import os, signal, sys, threading, time, warnings
+        from timerheap import AfterFunc
+        warnings.simplefilter("ignore", DeprecationWarning)
+        sys.unraisablehook = lambda seen: None
+        sys.setswitchinterval(100)
+        def join(thread, timeout=None):
+            until = time.monotonic() + 0.05
+            while time.monotonic() < until:
+                pass
+            raise TimeoutError
+        threading.Thread.join = join
+        for _ in range(10):
+            masks, done = [], threading.Event()
+            def callback():
+                masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+                done.set()
+            AfterFunc(0.03, callback)
+            pid = os.fork()
+            if pid == 0:
+                os._exit(0)
+            os.waitpid(pid, 0)
+            assert done.wait(30)
+            assert masks == [set()], masks
+        os._exit(0)                     # the exit handler would join
+    """)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_timers_fire_under_a_rain_of_signals():
     """A thousand signals a second neither lose a timer nor fire one early."""
     done = run_python("""

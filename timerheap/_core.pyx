@@ -194,7 +194,9 @@ cdef extern from "core.h" nogil:
         int sorting
         uint32_t generation
         int manual
-        sigset_t callback_mask
+        sigset_t starter_mask
+    ctypedef struct th_signals:
+        pass
     int64_t th_now(th_core* c)
     void th_set_manual(th_core* c, int64_t now)
     void th_lock(th_core* c)
@@ -207,8 +209,9 @@ cdef extern from "core.h" nogil:
     void th_precise_sleeps()
     void th_await_end(int thread)
     int gettid()
-    void th_mask_signals(th_core* c)
-    void th_unmask_signals(th_core* c)
+    void th_take_up_mask(th_core* c, th_signals* s)
+    void th_mask_signals(th_signals* s)
+    void th_unmask_signals(th_signals* s)
     void th_mask_for_start(th_core* c)
     void th_unmask_after_start(sigset_t* mask)
     void th_count(size_t* counter, int by)

@@ -55,7 +55,7 @@ cdef inline PyObject* handle_of(th_timer* t) noexcept nogil:
 
 # ---- collecting: no GIL ---------------------------------------------------------------------------------------------
 
-cdef bint next_run(th_core* c) noexcept nogil:
+cdef bint next_run(th_core* c, th_signals* signals) noexcept nogil:
     """Park until something is due and make it the run, sorted. False when the worker has to
     leave."""
     th_lock(c)
@@ -74,7 +74,7 @@ cdef bint next_run(th_core* c) noexcept nogil:
             return True
         if c.closed or c.exiting or c.pausing:
             break
-        th_mask_signals(c)
+        th_mask_signals(signals)
         th_park(c, c.keys[0].when if c.len else TH_NEVER)
     c.running = c.arrived = False
     th_unlock(c)
@@ -291,7 +291,7 @@ cdef void empty_run(th_core* c) noexcept:
     th_unlock(c)
 
 
-cdef bint arrive(th_core* c) noexcept nogil:
+cdef bint arrive(th_core* c, th_signals* signals) noexcept nogil:
     """Take up the worker's post. False when it is taken, or no longer offered: see start_worker."""
     cdef bint mine
     th_lock(c)
@@ -299,6 +299,7 @@ cdef bint arrive(th_core* c) noexcept nogil:
     if mine:
         c.arrived = True
         c.worker = gettid()
+        th_take_up_mask(c, signals)
     th_unlock(c)
     return mine
 
@@ -307,22 +308,23 @@ cdef int timerproc(TimerHeap heap) except -1:
     """The worker's whole life."""
     cdef th_core* c = heap.core
     cdef uint32_t generation = c.generation
+    cdef th_signals signals
     cdef bint due = True
-    if not arrive(c):
+    if not arrive(c, &signals):
         return 0
     set_worker(heap, threading.current_thread(), True)
     th_precise_sleeps()
     while due and generation == c.generation:
         with nogil:
-            due = next_run(c)
-        if due or not FREE_THREADED:    # without a GIL the mask may be that of the next worker's start by now
-            th_unmask_signals(c)
+            due = next_run(c, &signals)
         if due:
+            th_unmask_signals(&signals)
             c.firing = True
             fire_run(heap)
             if generation == c.generation:
                 c.firing = False
     if c.closed and generation == c.generation:
+        th_unmask_signals(&signals)     # finalizers may start processes as callbacks may
         drop_hooks(heap)
     return 0
 
@@ -408,7 +410,7 @@ cdef object try_start(TimerHeap heap, bint* stranded):
         return None
     c.running = True
     th_mask_for_start(c)
-    mask = c.callback_mask
+    mask = c.starter_mask
     th_unlock(c)
     started = call_objects(<PyObject*>start_thread, <PyObject*>heap, NULL)
     th_unmask_after_start(&mask)
