@@ -112,31 +112,36 @@ def test_receives_are_exact_under_a_rain_of_signals():
 
 
 def test_a_process_that_was_stopped_catches_up_with_one_tick():
-    """SIGSTOP, three seconds, SIGCONT: one tick for the time away, and on along the grid."""
+    """SIGSTOP, three seconds, SIGCONT: one tick for the time away, and on along the grid.
+
+    What is demanded holds exactly and of every receive, so neither a busy machine nor another stop can break it.
+    """
     code = """
-        import sys, time
+        import math, sys, time
         from timerheap import AfterFunc, Ticker
         runs = []
         def again():
             runs.append(time.monotonic())
             AfterFunc(0.1, again)
         again()
+        back = math.inf
         with Ticker(0.1) as ticker:
-            first = next(ticker)
-            ticks, seen = [first], [time.monotonic()]
+            ticks, seen = [next(ticker)], [time.monotonic()]
             print("ready", flush=True)
-            while ticks[-1] < first + 5:
+            while ticks[-1] < back + 1:
                 ticks.append(next(ticker))
                 seen.append(time.monotonic())
-        steps = [round((b - a) / 0.1) for a, b in zip(ticks, ticks[1:])]
-        assert all(abs((tick - first) / 0.1 - round((tick - first) / 0.1)) < 1e-6 for tick in ticks)
-        away = max(b - a for a, b in zip(seen, seen[1:]))
-        assert away > 2, away
-        # Missed ticks are dropped: the oldest is delivered at once, the next one is ahead.
-        assert len(ticks) <= (5 - away) / 0.1 + 4, (len(ticks), away)
-        assert all(tick <= at for tick, at in zip(ticks, seen))
-        assert max(steps) * 0.1 > away - 0.3, (steps, away)
-        assert len(runs) < 5.5 / 0.1 - away / 0.1 + 4, (len(runs), away)
+                if back == math.inf and seen[-1] - seen[-2] > 2:
+                    back = seen[-1]
+        while runs[-1] < back:
+            time.sleep(0.001)
+        steps = [(tick - ticks[0]) / 0.1 for tick in ticks]
+        assert all(abs(step - round(step)) < 1e-6 for step in steps), steps
+        assert all(tick <= at for tick, at in zip(ticks, seen)), (ticks, seen)
+        # The oldest tick not yet delivered comes first; those missed after it are dropped: the next but one is ahead.
+        assert all(tick <= at + 0.1 + 1e-6 for tick, at in zip(ticks[1:], seen)), (ticks, seen)
+        assert all(tick > at for tick, at in zip(ticks[2:], seen)), (ticks, seen)
+        assert all(later - run > 0.1 - 1e-6 for run, later in zip(runs, runs[1:])), runs
     """
     program = "\n".join(line[8:] for line in code.splitlines())
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
