@@ -2,6 +2,7 @@
 
     python tests/stress/ledger.py --seconds 20 --threads 8 --seed 1
     python tests/stress/ledger.py --operations 100000000
+    python tests/stress/ledger.py --seeds 100 --operations 100000 --round 0.1
 
 Runs in rounds, each with a heap and a seed of its own (seed, seed + 1, ...; the first is printed, so that a failure
 can be replayed with --seed). In a round every thread arms, resets, stops, receives, selects and drops at random
@@ -26,6 +27,9 @@ What is demanded, by kind:
 
 Finally the heap's own counters must be equal to the ledger's, and closing must cancel exactly what was dropped with a
 far deadline. Exits with 1 and says what and in which round, if anything is off; a round that hangs dumps all stacks.
+
+With --seeds, all of that so many times, each with a seed of its own in a process of its own, and the count of those
+that hung: in a round, or on the way out, where nothing but the process's end shows it.
 """
 
 import argparse
@@ -33,6 +37,9 @@ import collections
 import faulthandler
 import gc
 import random
+import re
+import signal
+import subprocess
 import sys
 import sysconfig
 import threading
@@ -51,6 +58,9 @@ FAR = 3600.0
 SHARED_DELAY = 2e-4
 PATIENCE = 60.0
 """Seconds for what is due to have run: a busy machine, and still the end of a timer that is lost."""
+
+STRIDE = 1000
+"""From one seed of --seeds to the next: more than a process has rounds, so that no two share one."""
 
 nanoseconds = time.monotonic_ns
 
@@ -486,6 +496,45 @@ def run_round(seed, seconds, threads, eager, faults, quota):
     return sum(hand.operations for hand in hands), accounts
 
 
+def run_seed(seed, args):
+    """One ledger in a process of its own: its output, and "ok", "failed" or "hung"."""
+    command = [sys.executable, "-X", "faulthandler", __file__, "--seed", str(seed)]
+    for name in ("seconds", "operations", "threads", "round"):
+        command += [f"--{name}", str(getattr(args, name))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
+        try:
+            output, _ = child.communicate(timeout=args.limit)
+        except subprocess.TimeoutExpired:
+            child.send_signal(signal.SIGABRT)  # faulthandler prints every thread's stack
+            try:
+                output, _ = child.communicate(timeout=PATIENCE)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                output, _ = child.communicate()
+            return output, "hung"
+    if child.returncode == 0:
+        return output, "ok"
+    # The first line of what dump_traceback_later says.
+    return output, "hung" if re.search(r"^Timeout \(", output, re.MULTILINE) else "failed"
+
+
+def run_seeds(first, args):
+    counts, operations, started = collections.Counter(), 0, time.monotonic()
+    print(f"seeds {first} and every {STRIDE} on, {args.threads} threads, Python {sys.version.split()[0]}", flush=True)
+    for seed in range(first, first + STRIDE * args.seeds, STRIDE):
+        output, verdict = run_seed(seed, args)
+        counts[verdict] += 1
+        if verdict == "ok":
+            operations += int(re.search(r"^(\d+) operations", output, re.MULTILINE)[1])
+        else:
+            print(f"seed {seed} {verdict}:", output, sep="\n", flush=True)
+    print(
+        f"{args.seeds} seeds, {operations} operations, {time.monotonic() - started:.0f} s: "
+        f"{counts['hung']} hung, {counts['failed']} failed"
+    )
+    return int(counts["ok"] != args.seeds)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=20, help="in all, about (default 20)")
@@ -493,8 +542,12 @@ def main():
     parser.add_argument("--threads", type=int, default=8)
     parser.add_argument("--seed", type=int, default=None, help="of the first round (default: a fresh one)")
     parser.add_argument("--round", type=float, default=1.0, metavar="SECONDS", help="length of a round (default 1)")
+    parser.add_argument("--seeds", type=int, default=0, metavar="N", help="N seeds, each in a process of its own")
+    parser.add_argument("--limit", type=float, default=300, help="seconds after which one of them hangs (default 300)")
     args = parser.parse_args()
     seed = random.SystemRandom().randrange(1 << 32) if args.seed is None else args.seed
+    if args.seeds:
+        return run_seeds(seed, args)
     print(f"seed {seed}, {args.threads} threads, Python {sys.version.split()[0]}", flush=True)
     sys.setswitchinterval(1e-6)
     faults = Faults()
