@@ -94,20 +94,19 @@ static inline int th_leave_armed(th_timer *t, uint16_t to)
     return __atomic_compare_exchange_n(&t->state, &armed, to, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 
-/* Without M one may read the flags that never change (TH_ARGS_ONE, TH_ARGS_BLOCK, TH_CHANNEL). With a GIL that meets
- * no write of those bits. Without one the holder of M may write another flag at that moment: such accesses are
- * whole, and no more than that. */
-#ifdef Py_GIL_DISABLED
-#define TH_WHOLE_READ(field) __atomic_load_n(&(field), __ATOMIC_RELAXED)
-#define TH_WHOLE_WRITE(field, value) __atomic_store_n(&(field), (uint16_t)(value), __ATOMIC_RELAXED)
-#else
-#define TH_WHOLE_READ(field) (field)
-#define TH_WHOLE_WRITE(field, value) ((field) = (uint16_t)(value))
-#endif
+/* Without M one may read the flags that never change (TH_ARGS_ONE, TH_ARGS_BLOCK, TH_CHANNEL). The holder of M may write
+ * another flag at that moment, the worker with no GIL: such accesses are whole, and no more than that. */
+static inline uint16_t th_fixed_flags(const th_timer *t) { return __atomic_load_n(&t->flags, __ATOMIC_RELAXED); }
 
-static inline uint16_t th_fixed_flags(const th_timer *t) { return TH_WHOLE_READ(t->flags); }
-static inline void th_mark(th_timer *t, uint16_t flag) { TH_WHOLE_WRITE(t->flags, t->flags | flag); }
-static inline void th_unmark(th_timer *t, uint16_t flag) { TH_WHOLE_WRITE(t->flags, t->flags & ~flag); }
+static inline void th_mark(th_timer *t, uint16_t flag)
+{
+    __atomic_store_n(&t->flags, (uint16_t)(t->flags | flag), __ATOMIC_RELAXED);
+}
+
+static inline void th_unmark(th_timer *t, uint16_t flag)
+{
+    __atomic_store_n(&t->flags, (uint16_t)(t->flags & ~flag), __ATOMIC_RELAXED);
+}
 
 /* One entry of the heap's order. when is a lower bound of timer->when: a reset to a later deadline leaves the key
  * where it is ("stale"), and the key is brought up to date when it surfaces. Later than the truth only while the timer
