@@ -746,7 +746,7 @@ cdef int timer_let_go(PyObject* self) noexcept:
     cdef PyObject* heap = <PyObject*>(<Timer>self).heap
     if (<Timer>self).heap is None:
         return True
-    if t.state == TH_IDLE and not th_flags(t) & (TH_PINNED | TH_KEYED | TH_RISING) and not FREE_THREADED:
+    if th_state(t) == TH_IDLE and not th_flags(t) & (TH_PINNED | TH_KEYED | TH_RISING) and not FREE_THREADED:
         return True
     c = (<Timer>self).heap.core
     th_lock(c)
@@ -796,7 +796,7 @@ cdef void put_off(PyObject* self) noexcept:
     deadline becomes the link. A run entry may point at it: the worker finds nothing to do there."""
     global th_later
     cdef th_timer* t = &(<Timer>self).t
-    if t.state != TH_IDLE:
+    if th_state(t) != TH_IDLE:
         if not timer_let_go(self):
             return
     elif th_flags(t) & (TH_KEYED | TH_RISING):
