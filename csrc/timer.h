@@ -87,11 +87,11 @@ static inline uint16_t th_state(const th_timer *t)
     return __atomic_load_n(&t->state, __ATOMIC_RELAXED);
 }
 
-/* ARMED -> to. False: it is not ARMED, or not any more. */
+/* ARMED -> to. False: it is not ARMED, or not any more; what follows then comes after what made it so. */
 static inline int th_leave_armed(th_timer *t, uint16_t to)
 {
     uint16_t armed = TH_ARMED;
-    return __atomic_compare_exchange_n(&t->state, &armed, to, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+    return __atomic_compare_exchange_n(&t->state, &armed, to, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
 
 /* Without M one may read the flags that never change (TH_ARGS_ONE, TH_ARGS_BLOCK, TH_CHANNEL). The holder of M may write

@@ -446,7 +446,7 @@ cdef class Timer:
         cdef bint cancelled
         if th_fixed_flags(&self.t) & TH_CHANNEL:
             return chan_stop(&(<Channel>self.t.func).ch)
-        if not FREE_THREADED and self.t.state == TH_IDLE:
+        if not FREE_THREADED and th_state(&self.t) == TH_IDLE:
             return False
         fetch_handle(<PyObject*>self)
         c = self.heap.core
@@ -499,7 +499,7 @@ cdef class Timer:
             return chan_active(&(<Channel>self.t.func).ch)
         if FREE_THREADED:
             th_lock(self.heap.core)
-        active = self.t.state != TH_IDLE and not self.heap.core.closed
+        active = th_state(&self.t) != TH_IDLE and not self.heap.core.closed
         if FREE_THREADED:
             th_unlock(self.heap.core)
         return active
@@ -719,7 +719,7 @@ cdef int timer_clear(PyObject* self) noexcept:
         th_lock((<Timer>self).heap.core)
     func = t.func
     args = t.args
-    if t.state == TH_IDLE:
+    if th_state(t) == TH_IDLE:
         t.func = t.args = NULL
     else:
         func = args = NULL
