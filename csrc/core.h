@@ -82,7 +82,7 @@ typedef struct th_core {
     size_t tickers;          /* running Tickers, which count in no other place; guard C */
     uint32_t epoch;          /* channel armings of an earlier epoch are void (close, fork); guard C */
 
-    th_flag closed;          /* guard M to write; set once */
+    atomic_int closed;       /* guard M to write; set once. A waiting receiver reads it with C alone, and no GIL */
     th_flag exiting;         /* the interpreter is on its way out: arming works, nothing fires; set once */
     th_flag running;         /* a worker exists or is being started; guard M to write */
     th_flag arrived;         /* that worker is in timerproc, where one only may be; guard M to write */
