@@ -52,8 +52,11 @@ static void th_after_fork_in_parent(void)
     pthread_mutex_unlock(&th_list);
 }
 
+/* The thread that forked is the one that took the mutexes, and gives them back; they are then made anew for the sake
+ * of those who stood before them. */
 static void th_after_fork_in_child(void)
 {
+    th_after_fork_in_parent();
     pthread_mutex_init(&th_list, NULL);
     th_channels_after_fork();
     for (th_core *c = th_first; c; c = c->next) {
