@@ -29,6 +29,12 @@ package := pyproject.toml setup.py README.md LICENSE \
 # The installed package is what is tried, never the checkout that happens to be the current directory.
 run = PYTHONSAFEPATH=1 $(1)/bin/python
 
+# The same with a sanitizer's runtime loaded first, that of the compiler which builds the extension.
+sanitized = LD_PRELOAD=$$($(sanitizing_cc) -print-file-name=lib$(1).so) $(call run,$(venv)-$(1))
+sanitizing_cc = $(if $(filter default,$(origin CC)),gcc,$(CC))
+# What setup.py calls the sanitizer of an environment's name.
+sanitizer = $(if $(filter asan,$(1)),address)$(if $(filter ubsan,$(1)),undefined)$(if $(filter tsan,$(1)),thread)
+
 # Runs a command quietly: its log is shown when it fails, and Ctrl-C leaves no tracebacks behind.
 quietly = trap 'exit 130' INT; { $(1); } </dev/null >$(@D).log 2>&1 || { cat $(@D).log >&2; exit 1; }
 
@@ -51,6 +57,8 @@ help:
 	@echo "make python-ft    a free-threaded CPython 3.13, built once and kept in the cache"
 	@echo "make test-ft      tests on release and debug builds and the ledger, without a GIL   SECONDS=60"
 	@echo "make tsan-ft      the ledger without a GIL, interpreter and core under ThreadSanitizer   OPERATIONS=1000000"
+	@echo "make asan, make ubsan, make tsan                      the tests and the ledger with a GIL, the core under"
+	@echo "                  that sanitizer (gcc)                PYTEST_ARGS='-k fork' OPERATIONS=1000000 SEED=1"
 	@echo "make reliability  all of these and the long tests, with one summary: hours"
 	@echo "make bench        timerheap and its peers: a page with plots, about 40 minutes; make bench-quick, under five"
 	@echo "make bench-compare BASE=v0.1.0                        two revisions, pyperf's table"
@@ -120,6 +128,23 @@ tsan-ft-here: export TSAN_OPTIONS = exitcode=66 suppressions=$(abspath $(dir $(P
 tsan-ft-here: $(venv)-tsan/.with-test
 	@$(call run,$(venv)-tsan) -m pytest -q -s tests/test_free_threaded.py
 	@$(call run,$(venv)-tsan) tests/stress/ledger.py --threads $(or $(THREADS),8) $(if $(SEED),--seed $(SEED)) \
+		--operations $(or $(OPERATIONS),1000000) $(STRESS_ARGS)
+
+# With a GIL, on an interpreter that is not instrumented: so the runtime comes by LD_PRELOAD and sees what goes through
+# the C library. That is enough for the GIL, a pthread mutex and condition variable, and for each allocation once
+# PYTHONMALLOC says malloc. LeakSanitizer is off: the interpreter keeps what it made until the process ends, and the
+# leaks of the core are the subject of `make leaks`. A process with a report ends with 66, a child of a test too. TSan
+# goes on until then, and into the children of a fork, which it would otherwise not let start threads.
+.PHONY: asan ubsan tsan
+asan tsan: export PYTHONMALLOC = malloc
+asan: export ASAN_OPTIONS = detect_leaks=0:exitcode=66
+ubsan: export UBSAN_OPTIONS = halt_on_error=1:print_stacktrace=1:exitcode=66
+tsan: export TSAN_OPTIONS = die_after_fork=0:exitcode=66
+asan ubsan tsan: export TIMERHEAP_SANITIZED = $@
+asan ubsan tsan: %: $(venv)-%/.with-test $(venv)-%/.with-cli
+	@echo "== tests and ledger under lib$*, $(tag)"
+	@$(call sanitized,$*) -m pytest $(PYTEST_ARGS)
+	@$(call sanitized,$*) tests/stress/ledger.py --threads $(or $(THREADS),8) $(if $(SEED),--seed $(SEED)) \
 		--operations $(or $(OPERATIONS),1000000) $(STRESS_ARGS)
 
 # The native core alone (tests/native/README.md): _heap.pxi as C, without Python. CLANG and its LLVM tools are one
@@ -261,7 +286,7 @@ $(venv)-%/.created:
 $(venv)-%/.installed: $(venv)-%/.created $(package)
 	@.ci/preflight '$(PYTHON)'
 	@echo "building timerheap ($*), about a minute"
-	@$(call quietly,TIMERHEAP_DEBUG=$(if $(filter debug,$*),1,0) $(if $(filter tsan,$*),TIMERHEAP_SANITIZE=thread) \
+	@$(call quietly,TIMERHEAP_DEBUG=$(if $(filter debug,$*),1,0) TIMERHEAP_SANITIZE=$(call sanitizer,$*) \
 		$(@D)/bin/python -m pip install .)
 	@touch $@
 

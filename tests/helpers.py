@@ -16,6 +16,9 @@ from dataclasses import dataclass
 
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
+SANITIZER = os.environ.get("TIMERHEAP_SANITIZED", "")
+"""asan, ubsan or tsan under `make` of that name, which loads its runtime into every process."""
+
 EAGER = (1, 0) if FREE_THREADED else (1,)
 """For gc.set_threshold: a collection at (nearly) every allocation of a container; without a GIL at every 512th of a
 thread, and the 0 keeps it from waiting for a quarter more of what is there."""

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import FREE_THREADED, PATIENCE, run_ok, run_python
+from helpers import FREE_THREADED, PATIENCE, SANITIZER, run_ok, run_python
 
 FAULTS = Path(__file__).parent / "faults"
 
@@ -23,6 +23,8 @@ def shim(tmp_path_factory):
     """The environment of a process whose allocations, threads and wall clock can be tampered with."""
     if FREE_THREADED:
         pytest.skip("without a GIL Python has an allocator of its own, which no shim stands before")
+    if SANITIZER in ("asan", "tsan"):
+        pytest.skip("malloc and clock_gettime are the sanitizer's own, where the shim would have to stand")
     library = tmp_path_factory.mktemp("faults") / "shim.so"
     subprocess.run(["cc", "-O1", "-w", "-shared", "-fPIC", FAULTS / "shim.c", "-o", library, "-ldl"], check=True)
     return {"LD_PRELOAD": str(library), "PYTHONMALLOC": "malloc"}
