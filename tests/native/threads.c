@@ -219,11 +219,9 @@ static void start(pthread_t *thread)
         broken("no worker");
 }
 
-/* Makes the worker leave by the given flag, and waits for it. */
-static void dismiss(pthread_t thread, int *flag)
+/* Waits until the worker has left. Caller holds M and has set the flag that sends it away; gives M back. */
+static void dismiss(pthread_t thread)
 {
-    th_lock(&core);
-    *flag = 1;
     th_unlock(&core);
     th_signal(&core);
     pthread_join(thread, NULL);
@@ -233,7 +231,9 @@ static void dismiss(pthread_t thread, int *flag)
 static void *forker(void *thread)
 {
     while (!atomic_load(&finished)) {
-        dismiss(*(pthread_t *)thread, &core.pausing);
+        th_lock(&core);
+        core.pausing = 1;
+        dismiss(*(pthread_t *)thread);
         th_lock(&core);
         core.pausing = 0;
         th_unlock(&core);
@@ -246,7 +246,9 @@ static void *forker(void *thread)
 static void close_core(pthread_t thread)
 {
     th_timer *t;
-    dismiss(thread, &core.closed);
+    th_lock(&core);
+    core.closed = 1;
+    dismiss(thread);
     while ((t = native_cancel_last(&core))) {
         account *a = t->args;
         leave(a);
