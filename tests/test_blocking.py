@@ -194,6 +194,30 @@ def test_ctrl_c_breaks_out(wait):
     assert done.seconds < 10
 
 
+@pytest.mark.parametrize("wait", ["Timer(3600).c.recv()", "sleep(3600)", "select(Timer(3600).c, Ticker(3600).c)"])
+def test_a_signal_that_interrupts_nothing_is_noticed_all_the_same(wait):
+    """One that comes just before the system call that blocks. As good, and certain: one that another thread takes,
+    because the main thread has it blocked."""
+    done = run_python(f"""
+        import os, signal, threading, time
+        from timerheap import Ticker, Timer, select, sleep
+
+        def handler(*args):
+            raise SystemExit(5)
+
+        def send():
+            time.sleep(0.2)
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+        signal.signal(signal.SIGUSR1, handler)
+        sender = threading.Thread(target=send)
+        sender.start()
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+        {wait}
+    """)
+    assert (done.returncode, done.stderr) == (5, "")
+
+
 @pytest.mark.parametrize("ran", [False, True], ids=["before its first callback", "between callbacks"])
 def test_the_worker_takes_no_signal(ran):
     """A signal the main thread has blocked stays pending for it: no other thread may get it."""

@@ -299,11 +299,18 @@ cdef outcome look(th_waiter* w, bint once, size_t* chosen, int64_t* when, int64_
     return RECEIVED
 
 
+cdef inline int64_t signals_at() noexcept nogil:
+    """When a blocked thread has to look for signals, whose handlers run in the main thread. One that arrives between
+    the last look and the system call interrupts nothing: so the main thread wakes once a second."""
+    return th_monotonic() + NS_PER_S if current_thread() == main_thread else TH_NEVER
+
+
 cdef outcome wait_lines(th_waiter* w, th_core* clock, int64_t until, bint once, size_t* chosen,
                         int64_t* when) noexcept nogil:
     """Takes C. Block in line until there is something to receive, until has come on clock's clock,
     or a signal arrived."""
     cdef outcome result
+    cdef int64_t look_at = signals_at()
     cdef int64_t wake_at = TH_NEVER
     cdef bint interrupted = False
     cdef unsigned long slack = th_slack_fine()
@@ -320,7 +327,7 @@ cdef outcome wait_lines(th_waiter* w, th_core* clock, int64_t until, bint once, 
         if until < wake_at and not clock.manual:
             wake_at = until
         th_chan_unlock()
-        interrupted = th_wait(w, wake_at) == EINTR
+        interrupted = th_wait(w, min(wake_at, look_at)) == EINTR or (look_at < TH_NEVER and th_monotonic() >= look_at)
         th_chan_lock()
     leave_lines(w)
     th_chan_unlock()
@@ -511,7 +518,7 @@ def sleep(delay):
     """Block the calling thread for at least delay seconds. The GIL is released, signal handlers
     run, and an exception in one ends it.
     """
-    cdef int64_t ns = 0, until
+    cdef int64_t ns = 0, until, look_at
     cdef int interrupted = True
     cdef unsigned long slack
     to_ns(delay, &ns)
@@ -524,8 +531,9 @@ def sleep(delay):
     until = th_deadline(th_monotonic(), ns)
     while interrupted:
         with nogil:
+            look_at = signals_at()
             slack = th_slack_fine()
-            interrupted = th_sleep_until(until)
+            interrupted = th_sleep_until(min(until, look_at)) or look_at < until
             th_slack_restore(slack)
         if interrupted:
             PyErr_CheckSignals()
