@@ -272,11 +272,11 @@ cdef inline th_timer* cancel_last(th_core* c) noexcept nogil:
 
 
 # Resetting. A timer with a key, live or dead, keeps it. Behind a later deadline the key is merely stale. For an earlier
-# one it has to rise, and the walk there goes by its place, its parent's and the record that the parent's key belongs to,
-# each a cache miss that can only begin when the one before is over. So reset does not walk. It notes the timer among the
-# risers, and when they are TH_RISERS, or the root is about to be looked at, all of them rise, step by step side by side,
-# so that their misses overlap. Nothing waits for that: an awake worker raises them before it looks at the root, a
-# parked one is woken by the first deadline before its own, and behind that no riser is missed while it sleeps.
+# one it has to rise, and the way there goes by its place, its parent's and the record that the parent's key belongs to,
+# each a cache miss that can only begin when the one before is over. So reset does not walk. It notes the timer among
+# the risers, and when they are TH_RISERS, or the root is about to be looked at, all of them rise, step by step side by
+# side, so that their misses overlap. Nothing waits for that: an awake worker raises them before it looks at the root,
+# a parked one is woken by the first deadline before its own, and behind that no riser is missed while it sleeps.
 
 cdef void raise_keys(th_core* c) noexcept nogil:
     """Sift up the keys of the risers that are earlier than that, and be done with the risers."""
