@@ -63,7 +63,7 @@ typedef struct th_core {
 
     th_slab orphans;         /* records whose handle is gone; guard M */
 
-    th_entry *run;           /* due timers in firing order; the worker's own, but see TH_PINNED */
+    th_key *run;             /* due timers in firing order; the worker's own, but see TH_PINNED */
     size_t run_len, run_cap;
     size_t run_head;         /* next entry to launch */
 

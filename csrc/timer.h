@@ -57,7 +57,7 @@ typedef struct th_timer {
     uint16_t state; /* TH_IDLE, TH_ARMED, TH_DUE; guard M, see above */
     uint16_t flags; /* TH_ARGS_ONE ... TH_KEYED; guard M after the record is made */
     int64_t when;   /* deadline of the current arming, ns on the heap's clock; guard M */
-    uint64_t seq;   /* number of the current arming, heap-wide, from 1: equal deadlines go by it; guard M */
+    uint64_t seq;   /* number of the current arming, heap-wide, from 1: equal deadlines go by it; guard M, see th_seq */
     void *func;     /* PyObject *, owned; what to call. Written when made and when cleared (GIL; without one: M) */
     void *args;     /* PyObject * or th_block *, owned, see TH_ARGS_*; written as func is */
 } th_timer;
@@ -87,6 +87,17 @@ static inline uint16_t th_state(const th_timer *t)
     return __atomic_load_n(&t->state, __ATOMIC_RELAXED);
 }
 
+/* The number of the arming. The worker sorts by it without M, while somebody may arm the timer anew. */
+static inline uint64_t th_seq(const th_timer *t)
+{
+    return __atomic_load_n(&t->seq, __ATOMIC_RELAXED);
+}
+
+static inline void th_set_seq(th_timer *t, uint64_t seq)
+{
+    __atomic_store_n(&t->seq, seq, __ATOMIC_RELAXED);
+}
+
 /* ARMED -> to. False: it is not ARMED, or not any more; what follows then comes after what made it so. */
 static inline int th_leave_armed(th_timer *t, uint16_t to)
 {
@@ -110,20 +121,13 @@ static inline void th_unmark(th_timer *t, uint16_t flag)
 
 /* One entry of the heap's order. when is a lower bound of timer->when: a reset to a later deadline leaves the key
  * where it is ("stale"), and the key is brought up to date when it surfaces. Later than the truth only while the timer
- * is among core.risers, which nobody looks at the root before. */
+ * is among core.risers, which nobody looks at the root before. The entries of the run have the same shape, and are never stale. */
 typedef struct th_key {
     int64_t when;
     th_timer *timer;
 } th_key;
 
 _Static_assert(sizeof(th_key) == 16, "four keys fill a cache line");
-
-/* A due timer on its way to be fired: sorted by (when, seq) once the run is complete. */
-typedef struct th_entry {
-    int64_t when;
-    uint64_t seq;
-    th_timer *timer;
-} th_entry;
 
 /* Two or more arguments, or a context: rare enough to live outside the record. Private to its timer. */
 typedef struct th_block {

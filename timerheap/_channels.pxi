@@ -620,13 +620,8 @@ cdef bint step(th_core* c, int64_t target) noexcept nogil:
             now = target
         th_set_manual(c, now)
         collect(c, now)
-    c.sorting = FREE_THREADED       # a GIL keeps check() and fork away by itself
-    th_unlock(c)
     sort_run(c)
-    if FREE_THREADED:
-        th_lock(c)
-        c.sorting = False
-        th_unlock(c)
+    th_unlock(c)
     return c.run_len > 0
 
 

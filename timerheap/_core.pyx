@@ -107,13 +107,11 @@ cdef extern from "timer.h" nogil:
     uint16_t th_state(const th_timer* t)
     void th_mark(th_timer* t, uint16_t flag)
     void th_unmark(th_timer* t, uint16_t flag)
+    uint64_t th_seq(const th_timer* t)
+    void th_set_seq(th_timer* t, uint64_t seq)
     bint th_leave_armed(th_timer* t, uint16_t to)
     ctypedef struct th_key:
         int64_t when
-        th_timer* timer
-    ctypedef struct th_entry:
-        int64_t when
-        uint64_t seq
         th_timer* timer
     ctypedef struct th_block:
         void* context
@@ -160,7 +158,7 @@ cdef extern from "core.h" nogil:
         th_timer** risers
         size_t rising
         th_slab orphans
-        th_entry* run
+        th_key* run
         size_t run_len
         size_t run_cap
         size_t run_head

@@ -82,27 +82,29 @@ cdef void siftdown(th_core* c, size_t i, th_key key) noexcept nogil:
 
 # ---- memory ---------------------------------------------------------------------------------------------------------
 
-cdef inline size_t key_bytes_for(size_t cap) noexcept nogil:
-    return ((cap + TH_KEY_PAD) * sizeof(th_key) + TH_PAGE - 1) & ~(TH_PAGE - 1)
+cdef inline size_t pages_for(size_t n) noexcept nogil:
+    """Bytes of the pages that hold n keys."""
+    return (n * sizeof(th_key) + TH_PAGE - 1) & ~(TH_PAGE - 1)
 
 
-cdef bint resize_keys(th_core* c, size_t cap) noexcept nogil:
-    """Give the keys room for cap entries. False when there is no memory: nothing has changed
-    then."""
-    cdef size_t size = key_bytes_for(cap)
-    cdef void* old = <void*>(c.keys - TH_KEY_PAD) if c.keys != NULL else NULL
-    cdef void* base
-    if size == c.key_bytes:
-        return True
-    base = th_remap(old, c.key_bytes, size)
-    if base == NULL:
-        return False
-    c.keys = <th_key*>base + TH_KEY_PAD
+cdef inline void set_room(th_core* c, size_t size) noexcept nogil:
+    """The mapping below the keys now has size bytes."""
     c.key_bytes = size
     c.cap = size // sizeof(th_key) - TH_KEY_PAD
     if c.cap > KEYS_MAX:
         c.cap = KEYS_MAX
     c.key_peak = c.len
+
+
+cdef bint resize_keys(th_core* c, size_t size) noexcept nogil:
+    """Give the keys a mapping of size bytes, a multiple of TH_PAGE. False when there is no memory: nothing has changed
+    then."""
+    cdef void* old = <void*>(c.keys - TH_KEY_PAD) if c.keys != NULL else NULL
+    cdef void* base = th_remap(old, c.key_bytes, size)
+    if base == NULL:
+        return False
+    c.keys = <th_key*>base + TH_KEY_PAD
+    set_room(c, size)
     return True
 
 
@@ -112,21 +114,29 @@ cdef inline bint grow_keys(th_core* c) noexcept nogil:
         return True
     if c.cap >= KEYS_MAX:
         return False
-    return resize_keys(c, 2 * (c.cap + TH_KEY_PAD) - TH_KEY_PAD)
+    return resize_keys(c, 2 * c.key_bytes)
+
+
+cdef inline size_t snug(th_core* c) noexcept nogil:
+    """What the keys' mapping should have: half of its bytes as long as three quarters of them lie idle. Halving keeps
+    it from swinging back at the next arm."""
+    cdef size_t size = c.key_bytes
+    while size > TH_PAGE and 4 * c.len < size // sizeof(th_key) - TH_KEY_PAD:
+        size >>= 1
+    return size
 
 
 cdef inline void shrink_keys(th_core* c) noexcept nogil:
-    """Hand memory back once three quarters of it lie idle. Halving keeps it from swinging back at
-    the next arm."""
-    if c.len < c.cap >> 2 and c.key_bytes > TH_PAGE:
-        resize_keys(c, c.cap >> 1)
+    """Hand idle memory back."""
+    cdef size_t size = snug(c)
+    if size < c.key_bytes:
+        resize_keys(c, size)
 
 
 cdef size_t native_bytes(th_core* c) noexcept nogil:
     """Resident bytes of keys, run and slab.  Mapped and never touched is not resident."""
-    cdef size_t keys = key_bytes_for(c.key_peak) if c.key_peak else 0
-    cdef size_t run = c.run_cap * sizeof(th_entry)
-    return keys + run + th_slab_bytes(&c.orphans, sizeof(th_timer))
+    cdef size_t keys = pages_for(c.key_peak + TH_KEY_PAD) if c.key_peak else 0
+    return keys + run_bytes(c) + th_slab_bytes(&c.orphans, sizeof(th_timer))
 
 
 # ---- single timers --------------------------------------------------------------------------------------------------
@@ -152,7 +162,7 @@ cdef inline bint push(th_core* c, th_timer* t, int64_t when) noexcept nogil:
         return False
     c.seq += 1
     t.when = when
-    t.seq = c.seq
+    th_set_seq(t, c.seq)
     t.state = TH_ARMED
     th_mark(t, TH_KEYED)
     key.when = when
@@ -169,7 +179,7 @@ cdef inline void remove_at(th_core* c, size_t i) noexcept nogil:
     """Take keys[i] out: the last key fills the hole and finds its place.
 
     What was at i is no earlier than its parent and no later than its children, so comparing the
-    last key with it alone tells which way to sift.
+    last key with it alone tells which way to sift. The room stays, until shrink_keys.
     """
     cdef int64_t was = c.keys[i].when
     cdef th_key last
@@ -180,7 +190,6 @@ cdef inline void remove_at(th_core* c, size_t i) noexcept nogil:
             siftup(c, i, last)
         else:
             siftdown(c, i, last)
-    shrink_keys(c)
 
 
 # Stopping. Taking a key out of the middle touches places far from the handle: the key, the last key, the record that
@@ -229,12 +238,14 @@ cdef void sweep(th_core* c) noexcept nogil:
                 prefetch(c.keys[c.len - PREFETCH].timer)    # what bury moves: the last key
             bury(c, i)
     c.sweep_at = i
+    shrink_keys(c)
 
 
 cdef inline void clear_away(th_core* c, th_timer* t) noexcept nogil:
     """After stop has cancelled t: take its key out if that is cheap; now and then a slice of the sweep."""
     if t.flags & TH_KEYED and c.seq - t.seq < JUST_ARMED:
         bury(c, t.pos)
+        shrink_keys(c)
     elif c.stops % STOPS_A_SLICE == 0:
         sweep(c)
 
@@ -268,6 +279,7 @@ cdef inline th_timer* cancel_last(th_core* c) noexcept nogil:
             c.cancelled += 1
             return t
         bury(c, c.len - 1)
+    shrink_keys(c)
     return NULL
 
 
@@ -310,7 +322,7 @@ cdef inline void postpone(th_core* c, th_timer* t, int64_t when) noexcept nogil:
         c.rising += 1
         th_mark(t, TH_RISING)
     c.seq += 1
-    t.seq = c.seq
+    th_set_seq(t, c.seq)
     t.when = when
     if t.state == TH_ARMED:
         c.cancelled += 1
@@ -324,23 +336,29 @@ cdef inline void postpone(th_core* c, th_timer* t, int64_t when) noexcept nogil:
 
 # ---- runs -----------------------------------------------------------------------------------------------------------
 
+# Due timers are moved from the keys to the run, in any order, by collect, and then sorted by sort_run, both beside the
+# callers. A run of a million costs what it touches first: a page that the kernel has to clear and map takes as long as
+# 130 entries to sort. So an entry is no more than a key, {when, timer}: only where deadlines are equal is the number of
+# the arming fetched from the record. And of the two arrays that the sort needs, the second is what the keys of these
+# very timers have left empty.
+
+cdef inline size_t run_bytes(th_core* c) noexcept nogil:
+    return c.run_cap * sizeof(th_key)
+
+
 cdef bint reserve_run(th_core* c, size_t cap) noexcept nogil:
     """Room for cap entries in the run; False when there is no memory."""
     cdef size_t size
     cdef void* base
     if cap <= c.run_cap:
         return True
-    size = (cap * sizeof(th_entry) + TH_PAGE - 1) & ~(TH_PAGE - 1)
+    size = pages_for(cap)
     base = th_remap(c.run, run_bytes(c), size)
     if base == NULL:
         return False
-    c.run = <th_entry*>base
-    c.run_cap = size // sizeof(th_entry)
+    c.run = <th_key*>base
+    c.run_cap = size // sizeof(th_key)
     return True
-
-
-cdef inline size_t run_bytes(th_core* c) noexcept nogil:
-    return (c.run_cap * sizeof(th_entry) + TH_PAGE - 1) & ~(TH_PAGE - 1)
 
 
 cdef void trim_run(th_core* c) noexcept nogil:
@@ -349,20 +367,18 @@ cdef void trim_run(th_core* c) noexcept nogil:
     if run_bytes(c) > RUN_KEPT:
         base = th_remap(c.run, run_bytes(c), RUN_KEPT)
         if base != NULL:
-            c.run = <th_entry*>base
-            c.run_cap = RUN_KEPT // sizeof(th_entry)
+            c.run = <th_key*>base
+            c.run_cap = RUN_KEPT // sizeof(th_key)
 
 
 cdef inline bint enter_run(th_core* c, size_t i) noexcept nogil:
     """ARMED -> DUE for the timer of keys[i], which is taken out: an entry for it, for which there is room. False, and
     the key is dead, when a stop came first."""
     cdef th_timer* t = c.keys[i].timer
-    cdef th_entry* entry = c.run + c.run_len
     if not th_leave_armed(t, TH_DUE):
         return False
-    entry.when = t.when
-    entry.seq = t.seq
-    entry.timer = t
+    c.run[c.run_len].when = t.when
+    c.run[c.run_len].timer = t
     c.run_len += 1
     th_mark(t, TH_PINNED)
     remove_at(c, i)
@@ -383,14 +399,16 @@ cdef void collect(th_core* c, int64_t now) noexcept nogil:
 
     Afterwards the root, if any, is later than now and not stale: the deadline to sleep for. Few due
     timers are popped. Popping costs a siftdown over the whole height each, about 300 ns at a
-    million; so when many are due, a scan from the end takes the rest. There a due key in the last
-    place is simply cut off, and one above it takes a last key that cannot rise (its parent is due
-    as well), only sink through what is already clean: O(n) in all.
+    million; so when many are due, as many as make popping as dear as looking at every key, a scan
+    from the end takes the rest. There a due key in the last place is simply cut off, and one above
+    it takes a last key that cannot rise (its parent is due as well), only sink through what is
+    already clean: O(n) in all.
 
     The mutex is let go of between slices. What callers arm meanwhile is due at now at the earliest,
-    so it may wait for the next run, and so must a timer that still has an entry in this one.
+    so it may wait for the next run, and so must a timer that still has an entry in this one. Room
+    that is left over goes to the sort first, if there is one.
     """
-    cdef size_t budget = 64 if c.len < 64 * 64 else c.len >> 6
+    cdef size_t budget = max(<size_t>64, c.len >> 8)
     cdef size_t popped = 0, work = 0
     cdef size_t i
     cdef th_key key
@@ -414,6 +432,8 @@ cdef void collect(th_core* c, int64_t now) noexcept nogil:
         else:
             break
         pause_slice(c, &work, POP_SLICE)
+    if c.run_len == 0:
+        shrink_keys(c)
     if popped < budget or c.len == 0 or not reserve_run(c, c.run_len + c.len):
         return
     i = c.len
@@ -422,7 +442,7 @@ cdef void collect(th_core* c, int64_t now) noexcept nogil:
         if i >= c.len:
             i = c.len
             continue
-        if i >= PREFETCH:
+        if i >= PREFETCH and c.keys[i - PREFETCH].when <= now:
             prefetch(c.keys[i - PREFETCH].timer)
         key = c.keys[i]
         if key.when <= now:
@@ -438,57 +458,44 @@ cdef void collect(th_core* c, int64_t now) noexcept nogil:
         pause_slice(c, &work, SCAN_SLICE)
 
 
-cdef inline bint entry_before(th_entry* a, th_entry* b) noexcept nogil:
-    return a.when < b.when or (a.when == b.when and a.seq < b.seq)
-
-
-cdef void insertion_sort(th_entry* run, size_t n) noexcept nogil:
+cdef void insertion_sort(th_key* run, size_t n) noexcept nogil:
     cdef size_t i, j
-    cdef th_entry entry
+    cdef th_key entry
     for i in range(1, n):
         entry = run[i]
         j = i
-        while j > 0 and entry_before(&entry, run + j - 1):
+        while j > 0 and entry.when < run[j - 1].when:
             run[j] = run[j - 1]
             j -= 1
         run[j] = entry
 
 
-cdef int compare_entries(const void* a, const void* b) noexcept nogil:
-    if entry_before(<th_entry*>a, <th_entry*>b):
-        return -1
-    return entry_before(<th_entry*>b, <th_entry*>a)
+cdef int compare_keys(const void* a, const void* b) noexcept nogil:
+    cdef int64_t first = (<th_key*>a).when, second = (<th_key*>b).when
+    return (first > second) - (first < second)
 
 
-cdef inline uint64_t entry_field(th_entry* entry, bint by_seq) noexcept nogil:
-    return entry.seq if by_seq else <uint64_t>entry.when
-
-
-cdef th_entry* radix_passes(th_entry* run, th_entry* other, size_t n, bint by_seq) noexcept nogil:
-    """Sort n entries by one field, stable, 11 bits a pass over the bits that differ. Returns run or
-    other, whichever the result is in."""
+cdef th_key* radix_sort(th_key* run, th_key* other, size_t n) noexcept nogil:
+    """By when, 11 bits a pass over the bits that differ."""
     cdef size_t[2048] start
     cdef size_t i, at, count
-    cdef uint64_t low = entry_field(run, by_seq), high = low, value
+    cdef int64_t low = run[0].when, high = low
     cdef int shift = 0
-    cdef th_entry* swap
+    cdef th_key* swap
     for i in range(n):
-        value = entry_field(run + i, by_seq)
-        if value < low:
-            low = value
-        if value > high:
-            high = value
-    while shift < 64 and (high - low) >> shift:
+        low = min(low, run[i].when)
+        high = max(high, run[i].when)
+    while shift < 64 and <uint64_t>(high - low) >> shift:
         memset(start, 0, sizeof(start))
         for i in range(n):
-            start[((entry_field(run + i, by_seq) - low) >> shift) & 2047] += 1
+            start[(<uint64_t>(run[i].when - low) >> shift) & 2047] += 1
         at = 0
         for i in range(2048):
             count = start[i]
             start[i] = at
             at += count
         for i in range(n):
-            count = ((entry_field(run + i, by_seq) - low) >> shift) & 2047
+            count = (<uint64_t>(run[i].when - low) >> shift) & 2047
             other[start[count]] = run[i]
             start[count] += 1
         swap = run
@@ -498,55 +505,105 @@ cdef th_entry* radix_passes(th_entry* run, th_entry* other, size_t n, bint by_se
     return run
 
 
-cdef th_entry* sort_entries(th_entry* run, th_entry* other, size_t n) noexcept nogil:
-    """Sort n entries by (when, seq); other has room for as many. Returns whichever of the two the
-    result is in."""
-    cdef th_entry* result = radix_passes(run, other, n, False)
-    cdef th_entry* spare = other if result == run else run
-    cdef th_entry* group
+cdef th_key* sort_by_when(th_key* run, th_key* other, size_t n) noexcept nogil:
+    """Sort n entries; other has room for as many, or is NULL: it makes a large sort take about 20 ns an entry instead
+    of 150. Returns whichever of the two the result is in."""
+    if n <= INSERTION_MAX:
+        insertion_sort(run, n)
+        return run
+    if other == NULL:
+        qsort(run, n, sizeof(th_key), compare_keys)
+        return run
+    return radix_sort(run, other, n)
+
+
+cdef void sort_ties(th_key* run, th_key* other, size_t n) noexcept nogil:
+    """Bring n entries of the same deadline into the order of arming: by seq, which takes the place of when for as long
+    as that lasts. An entry whose timer is armed anew meanwhile is void, and its place does not matter."""
+    cdef int64_t when = run[0].when
+    cdef size_t i
+    cdef th_key* result
+    for i in range(n):
+        if i + PREFETCH < n:
+            prefetch(run[i + PREFETCH].timer)
+        run[i].when = <int64_t>th_seq(run[i].timer)
+    result = sort_by_when(run, other, n)
+    for i in range(n):
+        run[i].when = when
+        run[i].timer = result[i].timer
+
+
+cdef th_key* sort_entries(th_key* run, th_key* other, size_t n) noexcept nogil:
+    """Sort n entries by (when, seq); else as sort_by_when."""
+    cdef th_key* result = sort_by_when(run, other, n)
+    cdef th_key* spare = other if result == run else run
     cdef size_t i = 0, end
     while i < n:
         end = i + 1
         while end < n and result[end].when == result[i].when:
             end += 1
         if end - i > 1:
-            if end - i <= INSERTION_MAX:
-                insertion_sort(result + i, end - i)
-            else:
-                group = radix_passes(result + i, spare + i, end - i, True)
-                if group != result + i:
-                    memcpy(result + i, group, (end - i) * sizeof(th_entry))
+            sort_ties(result + i, spare + i if spare != NULL else NULL, end - i)
         i = end
     return result
 
 
-cdef void sort_run(th_core* c) noexcept nogil:
-    """Bring the run into firing order, from run_head on: by deadline, equal deadlines by arming.
+cdef bint in_order(th_key* run, size_t n) noexcept nogil:
+    cdef size_t i
+    for i in range(1, n):
+        if run[i].when < run[i - 1].when:
+            return False
+        if run[i].when == run[i - 1].when and th_seq(run[i].timer) < th_seq(run[i - 1].timer):
+            return False
+    return True
 
-    What was launched already (of a run that was broken off for want of memory) must not come back.
-    Needs no lock, the run is its worker's own. A radix sort takes about 25 ns an entry at a million
-    where a comparison sort takes 150.
+
+cdef void swap_run(th_core* c, th_key** other, size_t* size) noexcept nogil:
+    """The run lives in other from now on, size bytes, and other is what the run was in."""
+    cdef th_key* run = c.run
+    cdef size_t bytes = run_bytes(c)
+    th_lock(c)
+    c.run = other[0]
+    c.run_cap = size[0] // sizeof(th_key)
+    th_unlock(c)
+    other[0] = run
+    size[0] = bytes
+
+
+cdef void sort_run(th_core* c) noexcept nogil:
+    """Bring the run into firing order, from run_head on: by deadline, equal deadlines by arming. Hand back what room
+    collect has left over.
+
+    What was launched already (of a run that was broken off for want of memory) must not come back. The mutex is let go
+    of meanwhile: the run is its worker's own.
     """
-    cdef size_t n = c.run_len - c.run_head, i = 1, size
-    cdef th_entry* run = c.run + c.run_head
-    cdef th_entry* other
-    cdef th_entry* result
-    while i < n and entry_before(run + i - 1, run + i):
-        i += 1
-    if i >= n:
+    cdef size_t n = c.run_len - c.run_head
+    cdef size_t size = pages_for(n), kept = snug(c)
+    cdef th_key* run = c.run + c.run_head
+    cdef th_key* other = NULL
+    cdef th_key* result = run
+    if n <= INSERTION_MAX or c.key_bytes - kept < size:
+        shrink_keys(c)
+    else:
+        size = c.key_bytes - kept
+        other = <th_key*>(<char*>(c.keys - TH_KEY_PAD) + kept)
+        set_room(c, kept)
+    if n < 2:
         return
-    if n <= INSERTION_MAX:
-        insertion_sort(run, n)
-        return
-    size = (n * sizeof(th_entry) + TH_PAGE - 1) & ~(TH_PAGE - 1)
-    other = <th_entry*>th_remap(NULL, 0, size)
-    if other == NULL:
-        qsort(run, n, sizeof(th_entry), compare_entries)
-        return
-    result = sort_entries(run, other, n)
-    if result != run:
-        memcpy(run, result, n * sizeof(th_entry))
-    th_unmap(other, size)
+    c.sorting = True
+    th_unlock(c)
+    if not in_order(run, n):
+        if n > INSERTION_MAX and other == NULL:
+            other = <th_key*>th_remap(NULL, 0, size)
+        result = sort_entries(run, other, n)
+    if result != run and c.run_head:
+        memcpy(run, result, n * sizeof(th_key))
+    elif result != run:
+        swap_run(c, &other, &size)
+    if other != NULL:
+        th_unmap(other, size)
+    th_lock(c)
+    c.sorting = False
 
 
 # ---- the checker ----------------------------------------------------------------------------------------------------

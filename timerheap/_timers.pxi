@@ -113,9 +113,9 @@ cdef class TimerHeap:
             raise MemoryError()
         th_init_locks(self.core)
         th_enlist(self.core)
-        if not resize_keys(self.core, TH_PAGE // sizeof(th_key) - TH_KEY_PAD):
+        if not resize_keys(self.core, TH_PAGE):
             raise MemoryError()
-        if not reserve_run(self.core, TH_PAGE // sizeof(th_entry)):
+        if not reserve_run(self.core, 1):
             raise MemoryError()
         remember(self)              # here: a subclass may forget to call __init__
         self.core.exiting = at_exit     # last: the exit handler finds the heap, or this finds that it has run

@@ -62,11 +62,7 @@ cdef bint next_run(th_core* c, th_signals* signals) noexcept nogil:
     while not (c.closed or c.exiting or c.pausing):
         collect(c, th_now(c))
         if c.run_len:
-            c.sorting = True
-            th_unlock(c)
             sort_run(c)
-            th_lock(c)
-            c.sorting = False
             c.batches += 1
             if c.run_len > c.longest:
                 c.longest = c.run_len

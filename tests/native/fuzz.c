@@ -395,11 +395,11 @@ static void drop(item *m)
 static void absorb(void)
 {
     for (; absorbed < core->run_len; absorbed++) {
-        th_entry *e = &core->run[absorbed];
+        th_key *e = &core->run[absorbed];
         item *m = &items[id_of(e->timer)];
         DEMAND(m->state == TH_ARMED && !m->entry, "collected in state %d, entry %d", m->state, m->entry);
         DEMAND(m->when <= now && m->when != TH_NEVER, "collected %lld early", (long long)(m->when - now));
-        DEMAND(e->when == m->when && e->seq == m->seq, "an entry for another arming");
+        DEMAND(e->when == m->when, "an entry for another arming");
         m->state = TH_DUE;
         m->entry = 1;
     }
@@ -410,18 +410,27 @@ static int is_due(const item *m)
     return m->record && m->state == TH_ARMED && m->when <= now && m->when != TH_NEVER;
 }
 
-/* The run from its head on: the entries of the model, each once, in order. */
+/* The run from its head on: the entries of the model, each once, in order. By deadline also those that a stop has made
+ * void; what number their timers' arming had is gone when these are armed anew. */
 static void verify_run(void)
 {
     size_t entries = 0;
+    uint64_t seq = 0;
     for (size_t i = 0; i < top; i++)
         entries += items[i].record && items[i].entry;
     DEMAND(entries == core->run_len - core->run_head, "%zu entries", core->run_len - core->run_head);
     for (size_t i = core->run_head; i < core->run_len; i++) {
-        th_entry *e = &core->run[i];
-        DEMAND(items[id_of(e->timer)].entry, "an entry that was launched already");
+        th_key *e = &core->run[i];
+        item *m = &items[id_of(e->timer)];
+        DEMAND(m->entry, "an entry that was launched already");
         if (i > core->run_head)
-            DEMAND(e[-1].when < e->when || (e[-1].when == e->when && e[-1].seq < e->seq), "entry %zu out of order", i);
+            DEMAND(e[-1].when <= e->when, "entry %zu out of order", i);
+        if (i > core->run_head && e[-1].when != e->when)
+            seq = 0;
+        if (m->state == TH_DUE) {
+            DEMAND(seq < m->seq, "entry %zu out of order among equals", i);
+            seq = m->seq;
+        }
     }
 }
 
@@ -448,7 +457,12 @@ static void collect(int slips)
         DEMAND(left == 0 || core->run_len > core->run_head, "nothing to run, %zu due", left);
     }
     if (core->run_len) {
+        th_lock(core);
+        collecting = slips;
         native_sort(core);
+        collecting = 0;
+        th_unlock(core);
+        verify();
         verify_run();
         launched_when = INT64_MIN;
         return;
@@ -466,17 +480,20 @@ static void launch(void)
     int fired = 0, freed = 0;
     if (core->run_head == core->run_len)
         return;
-    th_entry e = core->run[core->run_head];
+    th_key e = core->run[core->run_head];
     item *m = &items[id_of(e.timer)];
     DEMAND(m->entry, "launched twice");
-    DEMAND(launched_when < e.when || (launched_when == e.when && launched_seq < e.seq), "launched out of order");
+    DEMAND(launched_when <= e.when, "launched out of order");
+    if (launched_when < e.when)
+        launched_seq = 0;
     launched_when = e.when;
-    launched_seq = e.seq;
     th_timer *t = native_launch(core, !core->closed, &fired, &freed);
     DEMAND(t == m->record && fired == (m->state == TH_DUE), "launched in state %d: %d", m->state, fired);
     m->entry = 0;
     if (fired) {
-        DEMAND(e.when == m->when && e.seq == m->seq && m->when <= now, "launched for another arming");
+        DEMAND(e.when == m->when && m->when <= now, "launched for another arming");
+        DEMAND(launched_seq < m->seq, "launched out of order among equals");
+        launched_seq = m->seq;
         m->state = TH_IDLE;
         live--;
         fires += !core->closed;

@@ -49,13 +49,11 @@ cdef extern from "timer.h" nogil:
     void th_mark(th_timer* t, uint16_t flag)
     void th_unmark(th_timer* t, uint16_t flag)
     uint16_t th_state(const th_timer* t)
+    uint64_t th_seq(const th_timer* t)
+    void th_set_seq(th_timer* t, uint64_t seq)
     bint th_leave_armed(th_timer* t, uint16_t to)
     ctypedef struct th_key:
         int64_t when
-        th_timer* timer
-    ctypedef struct th_entry:
-        int64_t when
-        uint64_t seq
         th_timer* timer
 
 cdef extern from "clock.h" nogil:
@@ -93,7 +91,7 @@ cdef extern from "core.h" nogil:
         th_timer** risers
         size_t rising
         th_slab orphans
-        th_entry* run
+        th_key* run
         size_t run_len
         size_t run_cap
         size_t run_head
@@ -125,7 +123,7 @@ include "../../timerheap/_heap.pxi"
 
 cdef public bint native_init(th_core* c) noexcept nogil:
     """TimerHeap.__cinit__, after the locks."""
-    return resize_keys(c, TH_PAGE // sizeof(th_key) - TH_KEY_PAD) and reserve_run(c, TH_PAGE // sizeof(th_entry))
+    return resize_keys(c, TH_PAGE) and reserve_run(c, 1)
 
 
 cdef public void native_free(th_core* c) noexcept nogil:
@@ -255,11 +253,7 @@ cdef public bint native_next_run(th_core* c) noexcept nogil:
     while not (c.closed or c.pausing):
         collect(c, th_now(c))
         if c.run_len:
-            c.sorting = True
-            th_unlock(c)
             sort_run(c)
-            th_lock(c)
-            c.sorting = False
             c.batches += 1
             if c.run_len > c.longest:
                 c.longest = c.run_len
