@@ -13,8 +13,9 @@ function for all. At 1000 timers a few pages more or less are several bytes a ti
     peak            most resident while they were armed, above the figure itself: what growing costs for a moment
     after stop      still resident when all were stopped and dropped
     gc              milliseconds that gc.collect() takes more than with as many floats in place of the timers, in the
-    same list if held B/op, allocs/op of an operation, as go test -benchmem counts: blocks of Python's and the C
-library's allocators"""
+                    same list if held; "plain" is the same for bytes objects as large as timerheap's handles
+    B/op, allocs/op of an operation, as go test -benchmem counts: blocks of Python's and the C library's allocators
+"""
 
 import argparse
 import gc
@@ -28,6 +29,7 @@ import time
 from peers import SUBJECTS, Timerheap, ask_go, present
 
 OPERATIONS = ("arm", "arm_stop", "stop", "reset")
+HANDLE = 80  # bytes of a handle with its record and the collector's header
 
 
 def resident():
@@ -51,9 +53,9 @@ def arm(name, count, keep):
     if keep is not None:
         return loops, loops.arm(range(3600, 3600 + count), keep)
     slot = [None]
-    step = 1 << 10
+    step = 64
     for at in range(0, count, step):
-        # Into a short list that is overwritten: nothing is held.
+        # Into a short list that is overwritten: nothing is held. Arming 100 to warm up has kept more at once.
         slot = [None] * min(step, count - at)
         loops.arm(range(3600 + at, 3600 + at + len(slot)), slot)
     return loops, slot.clear()
@@ -89,6 +91,14 @@ def collecting(name, count, held):
     spent = pause()
     del armed
     return 1e3 * (spent - idle)
+
+
+def plain(count):
+    """Milliseconds: what collecting() gives for objects of a handle's size that the collector has no interest in."""
+    keep = [float(i) for i in range(count)]
+    idle = pause()
+    keep[:] = (bytes(HANDLE - sys.getsizeof(b"")) for _ in range(count))
+    return 1e3 * (pause() - idle)
 
 
 def split(count, held):
@@ -143,6 +153,8 @@ def collect(subjects, counts):
                 else:
                     rows.append(alone(name, count, held))
                     rows[-1]["gc_ms"] = alone(name, count, f"{held}-gc")
+                    if name == "timerheap" and held == "held":
+                        rows[-1]["gc_plain_ms"] = alone("plain", count, "-")
                 print(line(rows[-1]), file=sys.stderr)
     per_operation = {"timerheap": {operation: alone("allocations", 0, operation) for operation in OPERATIONS}}
     if "Go" in subjects:
@@ -154,7 +166,8 @@ def line(row):
     parts = [
         f"{row['subject']:15} {row['count']:>10} {'held' if row['held'] else 'dropped':8} {row['rss']:9.1f} B/timer"
     ]
-    for key, unit in (("own", "own"), ("peak", "peak +"), ("after_stop", "after stop"), ("gc_ms", "gc ms")):
+    for key, unit in (("own", "own"), ("peak", "peak +"), ("after_stop", "after stop"), ("gc_ms", "gc ms"),
+                      ("gc_plain_ms", "plain")):  # fmt: skip
         if key in row:
             parts.append(f"{unit} {row[key]:.1f}")
     if "split" in row:
@@ -180,6 +193,8 @@ def main():
         name, count, what = args.one
         if name == "allocations":
             found = allocations(what)
+        elif name == "plain":
+            found = plain(int(count))
         elif what.endswith("-gc"):
             found = collecting(name, int(count), what == "held-gc")
         else:

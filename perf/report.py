@@ -108,6 +108,10 @@ def bars(ns, late, rows, rest):
                 1,
                 " ms",
             )
+            if row["held"]:
+                found.append(
+                    ["the same for bytes objects as large as handles", figure(row["gc_plain_ms"], 1) + " ms", "", ""]
+                )
     for operation, limit in (("arm_stop", 3), ("fire", 4)):
         small, large = ns.get(("timerheap", operation, 1000)), ns.get(("timerheap", operation, 10 * MILLION))
         bar(f"{operation}, 10M of 1k", large / small if small and large else None, limit)
