@@ -93,7 +93,7 @@ cdef inline void set_room(th_core* c, size_t size) noexcept nogil:
     c.cap = size // sizeof(th_key) - TH_KEY_PAD
     if c.cap > KEYS_MAX:
         c.cap = KEYS_MAX
-    c.key_peak = c.len
+    c.key_peak = min(c.key_peak, c.cap)
 
 
 cdef bint resize_keys(th_core* c, size_t size) noexcept nogil:
