@@ -97,8 +97,8 @@ def test_a_stop_does_not_disturb_the_order_of_the_others(manual):
 
 
 def test_a_real_worker_runs_bursts_in_deadline_order():
-    """Each falls due behind a callback that waits, and so is one run. Its sort has three digits of 11 bits to go through
-    in the room that its own keys leave, and ends there: that is where the run lives while the next burst is armed."""
+    """Each falls due behind a callback that waits, and so is one run. Its sort has three digits of 11 bits to go
+    through, in the room that its own keys leave, and ends there: where the run lives while the next burst is armed."""
     chance = random.Random(7)
     with TimerHeap("burst") as heap:
         for _ in range(3):
