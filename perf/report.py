@@ -41,7 +41,9 @@ def figure(value, digits=0):
 
 
 def ratio(ours, theirs):
-    return "" if not ours or not theirs else f"{theirs / ours:.1f}x"
+    if not ours or not theirs:
+        return ""
+    return f"{theirs / ours:.1f}x" if theirs < 100 * ours else f"{theirs / ours:,.0f}x"
 
 
 def operations_table(ns, size):
@@ -97,7 +99,7 @@ def bars(ns, late, rows, rest):
         if row["subject"] == "timerheap" and row["count"] == MILLION:
             bar(
                 "bytes a timer, handle " + ("held" if row["held"] else "dropped"),
-                row["rss"],
+                round(row["rss"], 1),  # a page more or less says nothing
                 104 if row["held"] else 56,
                 1,
             )

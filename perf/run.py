@@ -111,6 +111,7 @@ def main():
     args = parser.parse_args()
     versions = present()
     rounds = args.rounds or (1 if args.quick else 3)
+    rest = {"machine": machine()}  # first: the output may be files of the checkout
     shutil.rmtree(args.output, ignore_errors=True)
     args.output.mkdir(parents=True)
     start = time.monotonic()
@@ -119,14 +120,14 @@ def main():
         (args.output / name).write_text(json.dumps(found, indent=1) + "\n")
 
     stalls = subprocess.run([sys.executable, HERE / "stalls.py", "--json"], check=True, capture_output=True)
-    rest = {"stalls": json.loads(stalls.stdout), "import_ms": import_time(), "zipped_kb": zipped(args.output)}
+    rest |= {"stalls": json.loads(stalls.stdout), "import_ms": import_time(), "zipped_kb": zipped(args.output)}
     bench(versions, rounds, args.quick, args.output / "timers.json.gz")
     subjects = [name for name in lateness.DEFAULT if name in versions]
     scenarios = ("idle",) if args.quick else lateness.SCENARIOS
     save("lateness.json", lateness.collect(subjects, scenarios, 2.0 if args.quick else 3.0))
     counts = [1000, 1_000_000] if args.quick else [1000, 32_768, 1_000_000, 10_000_000]
     save("footprint.json", footprint.collect([name for name in versions if not args.quick or name in NATIVE], counts))
-    rest |= {"machine": machine(), "versions": versions, "rounds": rounds, "minutes": (time.monotonic() - start) / 60}
+    rest |= {"versions": versions, "rounds": rounds, "minutes": (time.monotonic() - start) / 60}
     save("rest.json", rest)
     print(report.write(args.output))
 
