@@ -454,6 +454,7 @@ def test_a_million_dropped_timers_count_no_more_than_their_records():
 
 
 @pytest.mark.skipif(SANITIZER == "asan", reason="handles are malloc's there, not the slab's")
+@pytest.mark.skipif(SANITIZER == "tsan", reason="its shadow of the memory is resident as well")
 @pytest.mark.skipif(FREE_THREADED, reason="without a GIL the handles stay, and are of Python's own allocator")
 def test_a_million_dropped_timers_return_their_memory_to_the_system():
     out = run_ok("""
