@@ -338,9 +338,9 @@ cdef inline void postpone(th_core* c, th_timer* t, int64_t when) noexcept nogil:
 
 # Due timers are moved from the keys to the run, in any order, by collect, and then sorted by sort_run, both beside the
 # callers. A run of a million costs what it touches first: a page that the kernel has to clear and map takes as long as
-# a hundred entries to sort. So an entry is no more than a key, {when, timer}: only where deadlines are equal is the number of
-# the arming fetched from the record. And of the two arrays that the sort needs, the second is what the keys of these
-# very timers have left empty.
+# a hundred entries to sort. So an entry is no more than a key, {when, timer}: only where deadlines are equal is the
+# number of the arming fetched from the record. And of the two arrays that the sort needs, the second is what the keys
+# of these very timers have left empty.
 
 cdef inline size_t run_bytes(th_core* c) noexcept nogil:
     return c.run_cap * sizeof(th_key)
