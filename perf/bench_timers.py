@@ -11,7 +11,8 @@ reset, stop   part of the population, in an order shuffled beforehand; reset to 
 walk          timerheap: a method that does nothing but look at its object, on the same kind of walk: the floor of the
               two
 fire          so many timers due at one instant; from that instant until the last of their callbacks, which count, has
-              run; by the timer. fire_dropped without keeping the handles; fire_spread over two seconds, processor time
+              run; by the timer. fire_args with two arguments for each; fire_dropped without keeping the handles;
+              fire_spread over two seconds, processor time
 
 The rest is for timerheap and Go alone. "first" and "earlier" move before all that are pending, "last" and "later"
 behind them; front, middle and back are parts of the population by deadline. arm_channel makes channel timers,
@@ -24,11 +25,11 @@ import threading
 from typing import ClassVar
 
 import pyperf
-from peers import SUBJECTS, Go, Timerheap, clock
+from peers import SUBJECTS, Go, Timerheap, clock, with_arguments
 
 BATCH = 100_000
 """Operations timed in one go, at most."""
-FIRES = ("fire", "fire_dropped", "fire_spread")
+FIRES = ("fire", "fire_args", "fire_dropped", "fire_spread")
 ROUNDS = {"chain": 1000, "simultaneous": 1000, "start_stop": 1000, "adjust": 10_000}
 """Go's benchmarks that take so many timers a round."""
 EXTRAS = tuple(name for name in Go.operations if name not in Timerheap.operations)
@@ -291,17 +292,18 @@ class Extras:
 
 def fire(name, operation, size):
     """Seconds until size timers have fired, every one by itself due together or spread."""
-    population = Population.of(name, 0)
     spread = operation == "fire_spread"
-    delays = [2 * population.random.random() if spread else 0.0 for _ in range(size)]
+    chance = random.Random(1)
+    delays = [2 * chance.random() if spread else 0.0 for _ in range(size)]
     lead = 0.2 + size * 2e-6
     while True:
-        spent = population.fire(delays, lead, spread, operation != "fire_dropped")
+        population = Population.of(name, 0)
+        run = population.fire if operation != "fire_args" else with_arguments(population.peer).loops().fire
+        spent = run(delays, lead, spread, operation != "fire_dropped")
         if spent is not None:
             return spent
         lead *= 2  # arming took longer than the lead
         Population.built.clear()
-        population = Population.of(name, 0)
 
 
 go = None

@@ -219,7 +219,13 @@ class Timerheap(Peer):
     halt = "finished.set()"
     most = 10_000_000
     revives = True
-    operations = (*Peer.operations, "walk", "walk_reset", "fire_dropped", "fire_spread")
+    operations = (*Peer.operations, "walk", "walk_reset", "fire_args", "fire_dropped", "fire_spread")
+
+
+def with_arguments(peer):
+    """A Peer of the same kind whose callbacks get two arguments."""
+    kind = type(peer)
+    return type(kind.__name__, (kind,), {"arm": kind.arm.replace("call)", "call, 1, 2)")})()
 
 
 class Asyncio(Peer):
@@ -235,7 +241,7 @@ class Asyncio(Peer):
     run = "loop.run_forever()"
     halt = "loop.stop()"
     sweep = "loop.run_until_complete(asyncio.sleep(0))"
-    operations = (*Peer.operations, "fire_spread")
+    operations = (*Peer.operations, "fire_args", "fire_spread")
 
     @classmethod
     def versions(cls):

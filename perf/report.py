@@ -54,7 +54,7 @@ def operations_table(ns, size):
     for operation in operations:
         ours = ns.get(("timerheap", operation, size))
         peers = [ns.get((name, operation, size)) for name in subjects if name != "timerheap"]
-        if any(peers) or operation.startswith("walk"):
+        if ours or any(peers):
             rows.append(
                 [
                     operation,
