@@ -42,8 +42,8 @@ def plan(subjects, quick):
             fires = ["fire"] if "fire" in peer.operations else []
             if name in NATIVE and size == 1_000_000 and not quick:
                 fires = list(FIRES)
-            elif "fire_spread" in peer.operations and size == 1_000_000 and not quick:
-                fires.append("fire_spread")
+            elif size == 1_000_000 and not quick:
+                fires = [operation for operation in FIRES if operation in peer.operations]
             walk = ["walk", "walk_reset"] if name == "timerheap" else []
             yield name, size, [*CORE, *walk, *fires]
             if name in NATIVE and size == 1_000_000 and not quick:
