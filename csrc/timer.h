@@ -121,7 +121,8 @@ static inline void th_unmark(th_timer *t, uint16_t flag)
 
 /* One entry of the heap's order. when is a lower bound of timer->when: a reset to a later deadline leaves the key
  * where it is ("stale"), and the key is brought up to date when it surfaces. Later than the truth only while the timer
- * is among core.risers, which nobody looks at the root before. The entries of the run have the same shape, and are never stale. */
+ * is among core.risers, which nobody looks at the root before. The entries of the run have the same shape, and are
+ * never stale. */
 typedef struct th_key {
     int64_t when;
     th_timer *timer;

@@ -29,7 +29,6 @@ import time
 from peers import SUBJECTS, Timerheap, ask_go, present
 
 OPERATIONS = ("arm", "arm_stop", "stop", "reset")
-HANDLE = 80  # bytes of a handle with its record and the collector's header
 
 
 def resident():
@@ -93,11 +92,19 @@ def collecting(name, count, held):
     return 1e3 * (spent - idle)
 
 
+def handle_bytes():
+    """Of a handle, its record and the collector's header included."""
+    from timerheap import Timer
+
+    return Timer.__basicsize__ + 16
+
+
 def plain(count):
     """Milliseconds: what collecting() gives for objects of a handle's size that the collector has no interest in."""
+    size = handle_bytes() - sys.getsizeof(b"")
     keep = [float(i) for i in range(count)]
     idle = pause()
-    keep[:] = (bytes(HANDLE - sys.getsizeof(b"")) for _ in range(count))
+    keep[:] = (bytes(size) for _ in range(count))
     return 1e3 * (pause() - idle)
 
 
@@ -106,7 +113,7 @@ def split(count, held):
 
     own = timerheap.default_heap().nbytes / count
     record, key = 40, 16
-    handle = type(timerheap.AfterFunc(3600, int)).__basicsize__ - record + 16 if held else 0
+    handle = handle_bytes() - record if held else 0
     return {
         "own": own,
         "split": {"record": record, "ordering": key, "handle": handle, "slack": own - record - key - handle},

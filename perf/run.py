@@ -39,11 +39,8 @@ def plan(subjects, quick):
             peer = SUBJECTS[name]
             if size > peer.most or (quick and size > 1000 and name not in (*NATIVE, "asyncio", "uvloop")):
                 continue
-            fires = ["fire"] if "fire" in peer.operations else []
-            if name in NATIVE and size == 1_000_000 and not quick:
-                fires = list(FIRES)
-            elif size == 1_000_000 and not quick:
-                fires = [operation for operation in FIRES if operation in peer.operations]
+            fires = FIRES if size == 1_000_000 and not quick else ("fire",)
+            fires = [operation for operation in fires if operation in peer.operations]
             walk = ["walk", "walk_reset"] if name == "timerheap" else []
             yield name, size, [*CORE, *walk, *fires]
             if name in NATIVE and size == 1_000_000 and not quick:

@@ -346,14 +346,10 @@ cdef inline size_t run_bytes(th_core* c) noexcept nogil:
     return c.run_cap * sizeof(th_key)
 
 
-cdef bint reserve_run(th_core* c, size_t cap) noexcept nogil:
-    """Room for cap entries in the run; False when there is no memory."""
-    cdef size_t size
-    cdef void* base
-    if cap <= c.run_cap:
-        return True
-    size = pages_for(cap)
-    base = th_remap(c.run, run_bytes(c), size)
+cdef bint resize_run(th_core* c, size_t size) noexcept nogil:
+    """Give the run a mapping of size bytes, a multiple of TH_PAGE. False when there is no memory: nothing has changed
+    then."""
+    cdef void* base = th_remap(c.run, run_bytes(c), size)
     if base == NULL:
         return False
     c.run = <th_key*>base
@@ -361,14 +357,15 @@ cdef bint reserve_run(th_core* c, size_t cap) noexcept nogil:
     return True
 
 
-cdef void trim_run(th_core* c) noexcept nogil:
-    """After a large run: keep a page of it."""
-    cdef void* base
+cdef inline bint reserve_run(th_core* c, size_t cap) noexcept nogil:
+    """Room for cap entries in the run; False when there is no memory."""
+    return cap <= c.run_cap or resize_run(c, pages_for(cap))
+
+
+cdef inline void trim_run(th_core* c) noexcept nogil:
+    """After a large run: keep RUN_KEPT bytes of its room."""
     if run_bytes(c) > RUN_KEPT:
-        base = th_remap(c.run, run_bytes(c), RUN_KEPT)
-        if base != NULL:
-            c.run = <th_key*>base
-            c.run_cap = RUN_KEPT // sizeof(th_key)
+        resize_run(c, RUN_KEPT)
 
 
 cdef inline bint enter_run(th_core* c, size_t i) noexcept nogil:
