@@ -15,8 +15,6 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "clock.h"
 #include "pages.h"
@@ -68,6 +66,7 @@ typedef struct th_core {
     size_t run_head;         /* next entry to launch */
 
     uint64_t seq;            /* arms so far; guard M */
+    uint64_t inherited;      /* armings up to this number were the parent's, before a fork; written by fork alone */
     uint64_t fired, cancelled; /* guards as for the changes of state they count, see timer.h */
     size_t live;             /* timers ARMED or DUE; guards likewise */
     size_t peak;             /* most of them at once */
@@ -85,18 +84,20 @@ typedef struct th_core {
     atomic_int closed;       /* guard M to write; set once. A waiting receiver reads it with C alone, and no GIL */
     th_flag exiting;         /* the interpreter is on its way out: arming works, nothing fires; set once */
     th_flag running;         /* a worker exists or is being started; guard M to write */
-    th_flag arrived;         /* that worker is in timerproc, where one only may be; guard M to write */
-    pid_t worker;            /* the system's id of the last worker that arrived, 0 before; guard M */
+    struct th_post *post;    /* that worker's, see post.h; guard M */
+    int detached;            /* the TimerHeap is gone: whoever leaves the post frees this; guard M */
     th_flag pausing;         /* the worker shall leave, to come back after a fork; guard M to write */
     int parked;              /* the worker is in its wait; guard M */
     th_flag firing;          /* the worker is in fire_run; the worker's own to write */
     int sorting;             /* the worker permutes the run without M: check() must wait; guard M to write */
+    int left_holding;        /* after a fork: the parent's heap held itself, see "Life" in _worker.pxi */
     uint32_t generation;     /* counts forks: whoever finds it changed is in the child; written by fork alone */
 
     int manual;              /* virtual time */
     _Atomic int64_t manual_now;
 
-    sigset_t starter_mask;   /* of the thread that started the last worker, for that one to take up; guard M */
+    sigset_t callback_mask;  /* signals blocked in callbacks: as in the thread that started the first worker; guard M */
+    int mask_known;
 } th_core;
 
 static inline int64_t th_now(th_core *c)
@@ -197,65 +198,17 @@ static inline void th_signal(th_core *c)
     pthread_cond_signal(&c->cond);
 }
 
+/* A millisecond, for whoever has nothing to go on with. */
+static inline void th_nap(void)
+{
+    struct timespec nap = {0, 1000000};
+    nanosleep(&nap, NULL);
+}
+
 /* The kernel rounds a thread's sleeps up by its timer slack, 50 us unless told otherwise. */
 static inline void th_precise_sleeps(void)
 {
     prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL);
-}
-
-/* A parked worker takes no signals: one that the program has blocked everywhere and awaits with sigwait must not
- * end up here. Callbacks run with the starter's mask, so that the processes they start inherit that. The record is on
- * the worker's stack: one that is late to leave must not change what the next one has. */
-typedef struct th_signals {
-    sigset_t callback_mask; /* what callbacks run with */
-    int masked;             /* all are blocked at the moment */
-} th_signals;
-
-/* A worker begins, as it was born: masked. Caller holds M. */
-static inline void th_take_up_mask(th_core *c, th_signals *s)
-{
-    s->callback_mask = c->starter_mask;
-    s->masked = 1;
-}
-
-static inline void th_mask_signals(th_signals *s)
-{
-    if (!s->masked) {
-        sigset_t all;
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, NULL);
-        s->masked = 1;
-    }
-}
-
-static inline void th_unmask_signals(th_signals *s)
-{
-    if (s->masked) {
-        pthread_sigmask(SIG_SETMASK, &s->callback_mask, NULL);
-        s->masked = 0;
-    }
-}
-
-/* Wait until the system has done with a thread that is ending, a second at most: threading's join returns a moment
- * earlier, and CPython counts the system's threads to warn of a fork beside them. */
-static inline void th_await_end(pid_t thread)
-{
-    struct timespec nap = {0, 20000};
-    for (int i = 0; i < 10000 && syscall(SYS_tgkill, getpid(), thread, 0) == 0; i++)
-        nanosleep(&nap, NULL);
-}
-
-/* Around the start of the worker, in the starting thread: it is born with every signal blocked. Caller holds M. */
-static inline void th_mask_for_start(th_core *c)
-{
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &c->starter_mask);
-}
-
-static inline void th_unmask_after_start(sigset_t *mask)
-{
-    pthread_sigmask(SIG_SETMASK, mask, NULL);
 }
 
 #endif

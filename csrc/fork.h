@@ -5,13 +5,18 @@
  * late: other hooks run before and after, which may arm and stop timers, and may give up the GIL to a
  * thread that does. Either would wait for an M for ever.
  *
- * In the child the timers are void at once; letting go of them takes Python, and is left to the hook
- * in _worker.pxi. Until then the heaps are pausing: what is armed starts no worker.
+ * The child has none of its parent's timers, and pays for none. A record is void there by the number of its arming: what
+ * was armed up to core.inherited, the parent had armed. Keys and run begin anew in the memory that they have, and nothing
+ * is walked. What a void record holds goes with its handle, should that be dropped; records without one stay as they are,
+ * callbacks and all, until the child ends: no finalizer of theirs runs there, and no page of theirs is made private.
+ *
+ * Until the hook in _fork.pxi has run, the heaps are pausing: what is armed starts no worker.
  */
 #ifndef TIMERHEAP_FORK_H
 #define TIMERHEAP_FORK_H
 
 #include "channel.h"
+#include "post.h"
 
 static pthread_mutex_t th_list = PTHREAD_MUTEX_INITIALIZER; /* L */
 static th_core *th_first, *th_last;                         /* all heaps in the order of creation; guard L */
@@ -52,6 +57,18 @@ static void th_after_fork_in_parent(void)
     pthread_mutex_unlock(&th_list);
 }
 
+/* What th_before_fork has found consistent, and nobody else can see yet. */
+static void th_disown(th_core *c)
+{
+    c->left_holding = c->live > 0;
+    c->inherited = c->seq;
+    c->cancelled += c->live;
+    c->live = c->len = c->rising = 0;
+    c->stops = c->buried = c->sweep_at = 0;
+    c->run_head = c->run_len = 0;
+    memset(&c->orphans, 0, sizeof(c->orphans));
+}
+
 /* The thread that forked is the one that took the mutexes, and gives them back; they are then made anew for the sake
  * of those who stood before them. */
 static void th_after_fork_in_child(void)
@@ -61,11 +78,13 @@ static void th_after_fork_in_child(void)
     th_channels_after_fork();
     for (th_core *c = th_first; c; c = c->next) {
         th_init_locks(c);
+        th_disown(c);
+        th_post_after_fork(c);
         c->generation++;
         c->epoch++;
         c->chan_cancelled += c->chan_live;
         c->chan_live = c->tickers = 0;
-        c->exiting = c->firing = c->arrived = 0;
+        c->exiting = c->firing = 0;
         c->running = c->manual;
         c->pausing = 1;
     }

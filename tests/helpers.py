@@ -12,6 +12,7 @@ import sysconfig
 import textwrap
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
@@ -63,6 +64,16 @@ def run_threads(count, target):
     if errors:
         raise errors[0]
     return results
+
+
+@contextmanager
+def no_threads():
+    """The system refuses every new thread within the block: it has no room for stacks so large."""
+    before = threading.stack_size(1 << 47)
+    try:
+        yield
+    finally:
+        threading.stack_size(before)
 
 
 class Background:

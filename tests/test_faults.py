@@ -14,7 +14,7 @@ FAULTS = Path(__file__).parent / "faults"
 
 SCENARIOS = (
     "arm", "arm_with_arguments", "grow", "drop", "stop", "reset", "reset_when_due", "channel", "ticker",
-    "wait_for_many", "make_heap", "make_manual_heap", "start", "fire",
+    "wait_for_many", "make_heap", "make_manual_heap", "start", "settle_in", "fire",
 )  # fmt: skip
 
 
@@ -38,6 +38,40 @@ def test_every_allocation_may_fail(shim, name):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{name}: ")
     print(done.stdout)
+
+
+def test_a_worker_without_memory_for_a_context_waits_for_it(shim):
+    """It neither spins nor forgets what is due."""
+    run_ok("""
+        import contextvars, ctypes, sys, threading, time
+        from collections import deque
+        from timerheap import AfterFunc, TimerHeap
+        shim = ctypes.CDLL(None)
+        shim.fault_set.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long]
+        told, fired = [], deque(range(10))
+        sys.unraisablehook = lambda seen: told.append(seen)
+        heap, done = TimerHeap("wanting"), threading.Event()
+        AfterFunc(0, done.set, heap=heap)
+        assert done.wait(30)
+        fired.clear()                   # there is room for what comes
+        for n in range(3):
+            AfterFunc(0.2, fired.append, n, heap=heap)
+        kept = [contextvars.Context() for _ in range(1000)]     # so that none is at hand
+        shim.fault_set(1 | 2 | 8, 1, 0)
+        time.sleep(0.3)
+        before = time.process_time()
+        time.sleep(0.5)
+        used = time.process_time() - before
+        late = not fired
+        shim.fault_end()
+        deadline = time.monotonic() + 30
+        while len(fired) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        assert late and list(fired) == [0, 1, 2]
+        assert used < 0.3, used         # of half a second, were it to spin
+        heap.check()
+    """, env=shim)
 
 
 WALL = """

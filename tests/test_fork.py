@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from helpers import run_python
+from helpers import FREE_THREADED, SANITIZER, run_python
 
 CHILD = """
     import os, sys, time, threading
@@ -264,7 +264,7 @@ def test_hooks_of_others_may_use_timers_around_a_fork(count):
         for _ in range(10):
             pid = os.fork()
             if pid == 0:
-                assert len(default_heap()) == 0 and not hook.beat.active
+                assert len(default_heap()) == 2 and hook.beat.active    # the child's own: its hook armed them
                 fired = threading.Event()
                 AfterFunc(0, fired.set)
                 assert fired.wait(10)
@@ -283,8 +283,8 @@ def test_hooks_of_others_may_use_timers_around_a_fork(count):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_finalizers_may_arm_while_the_child_lets_go():
-    """The fork happens inside a run; what finalizers arm must not bring a worker that takes that run over."""
+def test_what_the_parent_had_armed_is_not_let_go_in_the_child():
+    """The fork happens inside a run. Neither that nor what is armed comes to life or to an end in the child."""
     run_fork("""
     import warnings
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -422,4 +422,221 @@ def test_a_signal_handler_that_raises_during_a_fork_stalls_nobody():
         while len(runs) < 2:
             assert time.monotonic() < deadline, number
             time.sleep(0.001)
+    """)
+
+
+PRIVATE = """
+    def private():
+        '''Bytes of memory that this process does not share any more.'''
+        with open("/proc/self/smaps_rollup") as file:
+            return sum(int(line.split()[1]) for line in file if line.startswith("Private_Dirty")) * 1024
+"""
+
+
+@pytest.mark.skipif(bool(SANITIZER), reason="the runtime touches memory of its own")
+def test_a_child_touches_none_of_its_parents_timers():
+    """Whatever is armed, held or dropped, stopped, due, on one heap or on many."""
+    run_fork(PRIVATE + """
+    import gc, warnings
+    warnings.simplefilter("ignore", DeprecationWarning)
+    heaps = [TimerHeap() for _ in range(100)]
+    held = [AfterFunc(3600 + n, int, heap=heap) for heap in heaps[:10] for n in range(20_000)]
+    for heap in heaps:
+        for n in range(2_000):
+            AfterFunc(3600 - n, int, n, heap=heap)
+    for timer in held[::3]:
+        timer.stop()
+    for timer in held[1::3]:
+        timer.reset(1800)
+    gc.collect()
+    gc.freeze()
+
+    def child():
+        assert private() < 8 * 2**20, private() // 1024
+        assert not any(len(heap) for heap in heaps)
+        for timer in held[:3]:
+            assert not timer.active and timer.when is None and timer.stop() is False
+            fired = threading.Event()
+            AfterFunc(0, fired.set, heap=timer.reset(3600) or heaps[0])
+            assert fired.wait(10) and timer.active and timer.stop() and not timer.stop()
+        assert private() < 12 * 2**20, private() // 1024
+
+    assert forked(child) == 0
+    assert sum(map(len, heaps)) == 200_000 + 200_000 - 66_667
+    """)
+
+
+def test_inherited_handles_of_every_kind_can_be_used_and_dropped_in_the_child():
+    """Armed, stopped with and without a key left behind, moved to earlier and later, due, fired; each way of going on."""
+    run_fork("""
+    import gc, warnings
+    warnings.simplefilter("ignore", DeprecationWarning)
+    heap = TimerHeap()
+    fired = []
+
+    def make(n):
+        timer = AfterFunc(3600 + n, fired.append, n, heap=heap)
+        if n % 7 == 1:
+            timer.stop()
+        elif n % 7 == 2:
+            timer.reset(7200)
+        elif n % 7 == 3:
+            timer.reset(1800)
+        elif n % 7 == 4:
+            timer.reset(1800)
+            timer.stop()
+        elif n % 7 == 5:
+            timer.reset(0)
+        return timer
+
+    def child():
+        for n, timer in enumerate(timers):
+            assert not timer.active and timer.when is None and "inactive" in repr(timer)
+            if n % 5 == 1:
+                assert timer.stop() is False
+            elif n % 5 == 2:
+                assert timer.reset(3600) is False and timer.active
+            elif n % 5 == 3:
+                assert timer.reset(0) is False
+            elif n % 5 == 4:
+                timers[n] = None
+        heap.check()
+        gc.collect()
+        expected = [n for n in range(len(timers)) if n % 5 == 3]
+        deadline = time.monotonic() + 20
+        while sorted(fired) != expected:
+            assert time.monotonic() < deadline, (sorted(fired)[:9], expected[:9])
+            time.sleep(0.001)
+        assert len(heap) == sum(n % 5 == 2 for n in range(len(timers)))
+        armed = len(heap)
+        assert sum(timer.stop() for timer in timers if timer is not None) == armed
+        timers.clear()
+        gc.collect()
+        heap.check()
+        assert len(heap) == 0
+        # and a child of this child
+        timer = AfterFunc(3600, int, heap=heap)
+        assert forked(lambda: timer.stop() and os._exit(9)) == 0
+        assert timer.stop()
+
+    timers = [make(n) for n in range(1400)]
+    assert forked(child) == 0
+    fired.clear()
+
+    # The same out of a callback, with others of the run still due.
+    def fork_here():
+        status.append(forked(child))
+
+    status, gate, held, done = [], threading.Event(), threading.Event(), threading.Event()
+    AfterFunc(0, lambda: held.set() or gate.wait(10), heap=heap)
+    assert held.wait(10)
+    AfterFunc(0, fork_here, heap=heap)
+    timers = [make(n) for n in range(1400)]
+    AfterFunc(0, done.set, heap=heap)
+    gate.set()
+    assert done.wait(60) and status == [0], status
+    """, timeout=120)
+
+
+def test_an_inherited_callback_is_kept_or_goes_with_its_handle():
+    """No finalizer runs in the child but by what the child itself lets go of."""
+    run_fork("""
+    import gc
+    gone = []
+
+    class Callback:
+        def __init__(self, name):
+            self.name = name
+        def __call__(self):
+            pass
+        def __del__(self):
+            gone.append(self.name)
+
+    heap = TimerHeap()
+    held = AfterFunc(3600, Callback("held"), heap=heap)
+    stopped = AfterFunc(3600, Callback("stopped"), heap=heap)
+    stopped.stop()
+    AfterFunc(3600, Callback("dropped"), heap=heap)
+
+    def child():
+        global held, stopped, heap
+        gc.collect()
+        assert gone == []
+        held.stop()
+        del held, stopped
+        gc.collect()
+        assert sorted(gone) == ["held", "stopped"], gone
+        heap.close()
+        del heap
+        gc.collect()
+        assert len(gone) == 2
+
+    assert forked(child) == 0
+    heap.close()
+    assert gone == ["dropped"]
+    del held, stopped
+    """)
+
+
+@pytest.mark.skipif(FREE_THREADED, reason="there what is armed keeps its handle, and that its heap")
+def test_a_heap_that_its_parent_only_held_by_what_was_armed_ends_in_the_child():
+    run_fork("""
+    import gc, weakref
+    heap = TimerHeap("last wish")
+    reference = weakref.ref(heap)
+    fired = threading.Event()
+    AfterFunc(0.3, fired.set, heap=heap)
+    del heap
+
+    def child():
+        gc.collect()
+        assert reference() is None
+
+    assert forked(child) == 0
+    assert reference() is not None
+    assert fired.wait(10)
+    """)
+
+
+def test_an_executors_jobs_are_the_parents():
+    run_fork("""
+    import warnings
+    from concurrent.futures import ThreadPoolExecutor
+    warnings.simplefilter("ignore", DeprecationWarning)
+    inside, leave, calls = threading.Event(), threading.Event(), []
+    with ThreadPoolExecutor(1) as pool:
+        heap = TimerHeap(executor=pool)
+        AfterFunc(0, lambda: inside.set() or leave.wait(20), heap=heap)
+        for n in range(10):
+            AfterFunc(0, calls.append, n, heap=heap)
+        assert inside.wait(10)
+        while heap.stats()["fired"] < 11:
+            time.sleep(0.001)
+
+        def child():
+            heap.close()                # waits for nothing that is not there
+
+        assert forked(child) == 0
+        leave.set()
+        deadline = time.monotonic() + 20
+        while len(calls) < 10:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+    heap.close()
+    """)
+
+
+def test_many_heaps_beside_the_main_thread_alone_warn_of_nothing():
+    run_fork("""
+    import warnings
+    warnings.simplefilter("error")
+    heaps = [TimerHeap(f"heap {n}") for n in range(50)]
+    done = [threading.Event() for _ in heaps]
+    for heap, event in zip(heaps, done):
+        AfterFunc(0.3, event.set, heap=heap)
+    idle = TimerHeap("idle")
+    AfterFunc(3600, int, heap=idle).stop()
+    for _ in range(3):
+        assert forked(lambda: None) == 0
+    assert all(event.wait(20) for event in done)
     """)

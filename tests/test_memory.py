@@ -322,10 +322,74 @@ def test_a_pending_cycle_goes_with_its_manual_heap():
     owner = Owner()
     owner.heap = ManualHeap()
     owner.timer = AfterFunc(1, owner.callback, heap=owner.heap)
-    owner.timer.stop()
-    reference = weakref.ref(owner)
+    reference, heap_reference = weakref.ref(owner), weakref.ref(owner.heap)
+    gc.collect()
+    assert owner.timer.active
     del owner
     assert freed(reference)
+    assert freed(heap_reference)
+
+
+@pytest.mark.parametrize("arguments", ["none", "one", "many", "context"])
+def test_sessions_on_a_dropped_manual_heap_go_with_it(arguments):
+    """Each holds the timer that holds it; some are armed, some were stopped, some armed anew."""
+    heap = ManualHeap()
+    context = contextvars.Context() if arguments == "context" else None
+    references = []
+    for number in range(50):
+        session = Owner()
+        args = {"none": (), "one": (session,), "many": (session, [session])}.get(arguments, ())
+        session.idle = AfterFunc(60, session.callback, *args, context=context, heap=heap)
+        if number % 3:
+            session.idle.stop()
+        if number % 3 == 1:
+            session.idle.reset(30)
+        AfterFunc(60, session.callback, session, heap=heap)     # and one whose handle nobody has
+        references.append(weakref.ref(session))
+    references.append(weakref.ref(heap))
+    del session, args
+    gc.collect()
+    assert len(heap) == 50 + 34
+    heap.check()
+    assert all(reference() is not None for reference in references)
+    del heap
+    gc.collect()
+    assert all(reference() is None for reference in references)
+
+
+def test_what_is_armed_on_a_manual_heap_is_reached_through_it():
+    """A collection between any two steps takes nothing that a turn of the clock would still run."""
+    heap = ManualHeap()
+    fired = []
+    for number in range(20):
+        owner = Owner()
+        owner.timer = AfterFunc(number, fired.append, number, heap=heap)
+        owner.other = AfterFunc(number, lambda owner=owner: fired.append(owner), heap=heap)
+        owner.me = owner
+    del owner
+    for _ in range(20):
+        gc.collect()
+        heap.check()
+        heap.advance(1)
+    assert len(fired) == 40
+
+
+def test_a_finalizer_finds_a_dropped_manual_heap_in_order():
+    seen = []
+
+    class Session:
+        def __del__(self):
+            seen.append((self.idle.stop(), self.idle.active, len(self.heap)))
+            self.heap.check()
+
+    heap = ManualHeap()
+    for _ in range(10):
+        session = Session()
+        session.heap = heap
+        session.idle = AfterFunc(60, print, session, heap=heap)
+    del heap, session
+    gc.collect()
+    assert seen == [(True, False, left) for left in range(9, -1, -1)]
 
 
 def test_a_dropped_manual_heap_takes_its_pending_timers_with_it():

@@ -1,11 +1,12 @@
 """One worker a heap, however many timers and threads use it."""
 
+import os
 import random
 import threading
 import time
 
 import pytest
-from helpers import FAR, PATIENCE, SANITIZER, balance, run_ok, run_threads, wait_until
+from helpers import FAR, PATIENCE, SANITIZER, balance, no_threads, run_ok, run_threads, wait_until
 
 from timerheap import AfterFunc, TimerHeap, default_heap
 
@@ -51,150 +52,96 @@ def test_the_worker_is_a_daemon(heap):
     assert worker.is_alive()
 
 
-@pytest.mark.parametrize("late", [False, True], ids=["under way", "not yet begun"])
-def test_an_interrupted_start_never_leaves_two_workers(heap, monkeypatch, late):
-    """A signal handler may raise while the thread is being started, and the thread may still come to life."""
-    start = threading.Thread.start
-    interrupted = []
+def test_the_worker_can_be_joined(heap):
+    AfterFunc(FAR, print, heap=heap)
+    [worker] = [thread for thread in threading.enumerate() if thread.name == "test"]
+    worker.join(0.01)
+    assert worker.is_alive()
+    heap.close()
+    worker.join(PATIENCE)
+    assert not worker.is_alive()
+    assert worker not in threading.enumerate()
 
-    def interrupted_start(thread):
-        interrupted.append(thread)
-        if not late:
-            start(thread)
-        raise KeyboardInterrupt
 
-    monkeypatch.setattr(threading.Thread, "start", interrupted_start)
-    with pytest.raises(KeyboardInterrupt):
+def test_a_callback_finds_its_worker_as_the_current_thread(heap):
+    seen = []
+    AfterFunc(0, lambda: seen.append(threading.current_thread()), heap=heap)
+    wait_until(lambda: seen)
+    [worker] = [thread for thread in threading.enumerate() if thread.name == "test"]
+    assert seen == [worker]
+    assert isinstance(worker, threading.Thread)
+    assert worker.native_id in map(int, os.listdir("/proc/self/task"))
+    assert repr(worker) == f"<Thread(test, started daemon {worker.ident})>"
+    AfterFunc(0, lambda: pytest.raises(RuntimeError, worker.join) and seen.append("refused"), heap=heap)
+    wait_until(lambda: "refused" in seen)
+
+
+def test_a_refused_thread_is_an_error_and_arms_nothing(heap):
+    with no_threads(), pytest.raises(RuntimeError, match="can't start new thread"):
         AfterFunc(FAR, print, heap=heap)
-    monkeypatch.undo()
     assert len(heap) == 0
+    assert "test" not in names()
     fired = threading.Event()
     AfterFunc(0, fired.set, heap=heap)
-    if late:
-        start(interrupted[0])
     assert fired.wait(PATIENCE)
-    wait_until(lambda: names().count("test") == 1)
-
-
-class Refusals:
-    """Stands in for Thread.start: `meanwhile()` runs while a start is under way, and the first `count` of them fail."""
-
-    def __init__(self, monkeypatch, count, meanwhile, kind=RuntimeError):
-        self.start, self.count, self.meanwhile, self.kind = threading.Thread.start, count, meanwhile, kind
-        self.tries = 0
-        monkeypatch.setattr(threading.Thread, "start", lambda thread: self(thread))
-
-    def __call__(self, thread):
-        self.tries += 1
-        if self.tries == 1:
-            self.meanwhile()
-        if self.tries <= self.count:
-            raise self.kind("refused")
-        self.start(thread)
-
-
-@pytest.mark.parametrize("kind", [RuntimeError, MemoryError, KeyboardInterrupt])
-@pytest.mark.parametrize("count", [1, 2])
-def test_a_start_that_fails_leaves_nobody_elses_timer_behind(heap, monkeypatch, count, kind):
-    """Who arms while another thread starts the worker does not wait for it. Nothing is armed afterwards here."""
-    fired = threading.Event()
-    refusals = Refusals(monkeypatch, count, lambda: AfterFunc(0, fired.set, heap=heap), kind)
-    with pytest.raises(kind, match="refused"):
-        AfterFunc(FAR, print, heap=heap)
-    assert refusals.tries == count + 1
-    assert fired.wait(PATIENCE)
-    assert len(heap) == 0
     assert names().count("test") == 1
 
 
-def test_a_start_that_fails_for_nobody_else_is_tried_once(heap, monkeypatch):
-    refusals = Refusals(monkeypatch, 100, lambda: AfterFunc(0, print, heap=heap).stop())
-    with pytest.raises(RuntimeError, match="refused"):
-        AfterFunc(FAR, print, heap=heap)
-    assert refusals.tries == 1
-    assert len(heap) == 0
-
-
-def test_where_every_start_fails_the_next_arming_brings_the_worker(heap, monkeypatch):
+def test_a_refused_reset_leaves_the_timer_as_it_was(heap):
+    """The worker has gone with a heap that was armed in vain: what is left is a handle."""
     fired = threading.Event()
-    refusals = Refusals(monkeypatch, 100, lambda: AfterFunc(0, fired.set, heap=heap))
-    for armings in range(1, 3):
-        with pytest.raises(RuntimeError, match="refused"):
-            AfterFunc(FAR, print, heap=heap)
-        assert refusals.tries == 3 * armings
-        assert len(heap) == 1
-        heap.check()
-    refusals.count = 0
-    timer = AfterFunc(FAR, print, heap=heap)
-    assert fired.wait(PATIENCE)
+    timer = AfterFunc(FAR, fired.set, heap=heap)
     assert timer.stop()
-    assert names().count("test") == 1
-
-
-def test_what_anybody_raises_goes_before_a_refusal(heap, monkeypatch):
-    """The system refuses the first try; a signal handler breaks into the second."""
-    start = threading.Thread.start
-    fired = threading.Event()
-    refusals = [RuntimeError, KeyboardInterrupt]
-
-    def refused_start(thread):
-        if len(refusals) == 2:
-            AfterFunc(0, fired.set, heap=heap)
-        if refusals:
-            raise refusals.pop(0)
-        start(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", refused_start)
-    with pytest.raises(KeyboardInterrupt):
-        AfterFunc(FAR, print, heap=heap)
+    other = TimerHeap("other")
+    with no_threads(), pytest.raises(RuntimeError, match="can't start new thread"):
+        AfterFunc(FAR, print, heap=other)
+    assert timer.reset(0) is False
     assert fired.wait(PATIENCE)
+    other.close()
 
 
-def test_starts_that_fail_under_many_threads_leave_no_timer_behind(monkeypatch, fast_switching):
-    """Each thread's first try to start the worker fails. What was armed all the same fires, though nobody arms any
-    more."""
-    start = threading.Thread.start
-    failed = set()
-
-    def start_or_fail(thread):
-        if thread.name == "refused" and threading.get_ident() not in failed:
-            failed.add(threading.get_ident())
-            raise RuntimeError("refused")
-        start(thread)
-
-    def arm(heap, runs):
+def test_what_a_fork_leaves_without_a_worker_fires_once_a_thread_can_be_had():
+    """On Pythons that warn of a fork beside threads the workers leave for it; here none can come back at first."""
+    run_ok("""
+        import os, sys, threading, time
+        sys.path.insert(0, %r)
+        from helpers import no_threads
+        from timerheap import AfterFunc, TimerHeap
+        fired = threading.Event()
+        one, other = TimerHeap("one"), TimerHeap("other")
+        AfterFunc(0.2, fired.set, heap=one)
         try:
-            AfterFunc(0, runs.append, 1, heap=heap)
-        except RuntimeError:
-            return False
-        return True
+            with no_threads():
+                pid = os.fork()
+                if pid == 0:
+                    os._exit(0)
+                os.waitpid(pid, 0)
+                time.sleep(0.05)
+        except RuntimeError as exc:
+            assert sys.version_info >= (3, 12) and "can't start new thread" in str(exc), exc
+        assert len(one) == 1
+        AfterFunc(3600, print, heap=other)      # another heap gets a thread: so can the first
+        assert fired.wait(10)
+    """ % os.path.dirname(__file__))
 
-    monkeypatch.setattr(threading.Thread, "start", start_or_fail)
-    for _ in range(100):
-        failed.clear()
-        with TimerHeap("refused") as heap:
-            runs = []
-            armed = sum(run_threads(4, lambda _, heap=heap, runs=runs: arm(heap, runs)))
-            wait_until(lambda armed=armed, runs=runs: len(runs) == armed)
 
-
-@pytest.mark.parametrize("kind", [TimeoutError, RuntimeError, KeyboardInterrupt])
-def test_what_a_signal_handler_raises_during_a_start_arrives(heap, monkeypatch, kind):
-    """The worker lives, but the handler's exception is the program's: a timeout for instance."""
-    start = threading.Thread.start
-
-    def interrupted_start(thread):
-        start(thread)
-        time.sleep(0.05)                # the worker takes up its post
-        raise kind
-
-    monkeypatch.setattr(threading.Thread, "start", interrupted_start)
-    with pytest.raises(kind):
-        AfterFunc(FAR, print, heap=heap)
-    monkeypatch.undo()
-    fired = threading.Event()
-    AfterFunc(0, fired.set, heap=heap)
-    assert fired.wait(PATIENCE)
+def test_a_worker_whose_thread_is_ended_by_foreign_code_is_replaced():
+    """C code in a callback may call pthread_exit. What is armed fires, at the next arming at the latest."""
+    run_ok("""
+        import ctypes, sys, threading, time
+        from timerheap import AfterFunc, TimerHeap
+        heap = TimerHeap("ended")
+        fired = threading.Event()
+        leave = ctypes.CDLL(None).pthread_exit      # without the GIL
+        timers = [AfterFunc(0, leave, None, heap=heap), AfterFunc(0.01, fired.set, heap=heap)]
+        deadline = time.monotonic() + 30
+        while "ended" not in [t.name for t in threading.enumerate() if not t.is_alive()]:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        AfterFunc(0, int, heap=heap)
+        assert fired.wait(10)
+        heap.check()
+    """)
 
 
 @pytest.mark.skipif(SANITIZER == "tsan", reason="the runtime has a thread of its own, which is counted")

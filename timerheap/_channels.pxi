@@ -596,7 +596,7 @@ cdef class ManualHeap(TimerHeap):
                 fire_run(self)
                 PyErr_CheckSignals()
         finally:
-            let_run_go(self)
+            let_run_go(c, <PyObject*>self)
             if FREE_THREADED:
                 th_lock(c)
             self.advancer = 0
@@ -630,6 +630,7 @@ publish(Channel, "()")
 publish(Ticker, "(period, *, heap=None)")
 publish(ManualHeap, "(start=0.0, *, name='manual', on_error=None)")
 atexit.register(stop_at_exit)
-if th_watch_forks() != 0:
+if th_watch_threads() != 0 or th_watch_forks() != 0:
     raise MemoryError()
+Py_AtExit(th_note_finalized)
 os.register_at_fork(before=before_fork, after_in_parent=after_fork_in_parent, after_in_child=after_fork_in_child)

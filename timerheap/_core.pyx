@@ -1,7 +1,7 @@
 # cython: language_level=3, binding=False, embedsignature=True, embedsignature.format=clinic
 # cython: boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
 # cython: freethreading_compatible=True
-"""The native core of timerheap, one extension module in four parts.
+"""The native core of timerheap, one extension module in parts.
 
 Reading order, each part using only those above it:
 
@@ -10,10 +10,15 @@ Reading order, each part using only those above it:
     csrc/pages.h      memory from the kernel
     csrc/slab.h       slots of one size in it
     csrc/core.h       one heap's native state, its mutex, how the worker parks
+    csrc/word.h       words to wait for
+    csrc/post.h       the worker's thread, from its start to its end
     csrc/channel.h    channel timers and their blocked receivers
     csrc/fork.h       the locks around a fork
     _heap.pxi         the 4-ary heap: siftup, siftdown, collect, sort, check    <- deadlines are compared
-    _worker.pxi       timerproc: park, collect, fire; start, fork, exit         <- sleeps, takes the GIL
+    _worker.pxi       timerproc: park, collect, fire                            <- sleeps, takes the GIL
+    _jobs.pxi         callbacks, here or in an executor; where their errors go
+    _thread.pxi       the worker's thread: start, end, exit
+    _fork.pxi         what a fork takes of Python
     _timers.pxi       TimerHeap, Timer, AfterFunc
     _channels.pxi     Channel, Ticker, select, sleep
 """
@@ -30,6 +35,7 @@ import os
 import sys
 import threading
 import weakref
+from _collections_abc import AsyncGenerator, Coroutine, Generator
 
 cimport cython
 
@@ -68,13 +74,38 @@ cdef extern from *:
         return value;
     #endif
     }
+    /* One interpreter a process, the main one, and that once. Cython's module code has a guard of its own, which takes the
+     * first interpreter that comes for the right one and the second life of the main one for its first; so the question
+     * by which it tells interpreters apart is answered here. */
+    static int th_finalized;
+
+    static void th_note_finalized(void) { th_finalized = 1; }
+
+    static int64_t th_interpreter_id(PyInterpreterState *interpreter)
+    {
+        if (interpreter != PyInterpreterState_Main())
+            PyErr_SetString(PyExc_ImportError, "timerheap works in the main interpreter only, and this is a subinterpreter");
+        else if (th_finalized)
+            PyErr_SetString(PyExc_ImportError, "timerheap cannot be imported again in an interpreter that was finalized and"
+                                               " initialized anew");
+        else
+            return (PyInterpreterState_GetID)(interpreter);
+        return -1;
+    }
+    #define PyInterpreterState_GetID(interpreter) th_interpreter_id(interpreter)
+
     #define th_tuple_items(t) (&PyTuple_GET_ITEM(t, 0))
     #define th_prefetch(p) __builtin_prefetch((p), 1)
     #define th_set_alloc(type, alloc) ((type)->tp_alloc = (alloc))
+
+    /* In the thread's static block: elsewhere the C library would allocate them when a thread first comes here, and
+     * abort the process where it cannot. */
+    #define TH_THREAD static __thread __attribute__((tls_model("initial-exec")))
     """
     const bint FREE_THREADED "TH_FREE_THREADED"
     const size_t COLLECTOR_BYTES "TH_COLLECTOR_BYTES"
     const bint DEBUG_BUILD "TH_DEBUG_BUILD"
+    void th_note_finalized() noexcept
     bint mul_overflow "th_mul_overflow"(int64_t a, int64_t b, int64_t* product) noexcept nogil
     bint add_overflow "th_add_overflow"(int64_t a, int64_t b, int64_t* sum) noexcept nogil
     void prefetch "th_prefetch"(const void* p) noexcept nogil
@@ -142,8 +173,7 @@ cdef extern from "core.h" nogil:
     const size_t TH_KEY_PAD
     const size_t TH_RISERS
     const size_t KEYS_MAX "TH_KEYS_MAX"
-    ctypedef struct sigset_t:
-        pass
+    ctypedef struct th_post
     ctypedef struct th_core:
         int64_t wake_at
         th_key* keys
@@ -163,6 +193,7 @@ cdef extern from "core.h" nogil:
         size_t run_cap
         size_t run_head
         uint64_t seq
+        uint64_t inherited
         uint64_t fired
         uint64_t cancelled
         size_t live
@@ -184,17 +215,15 @@ cdef extern from "core.h" nogil:
         int closed
         int exiting
         int running
-        int arrived
-        int worker
+        th_post* post
+        int detached
         int pausing
         int parked
         int firing
         int sorting
+        int left_holding
         uint32_t generation
         int manual
-        sigset_t starter_mask
-    ctypedef struct th_signals:
-        pass
     int64_t th_now(th_core* c)
     void th_set_manual(th_core* c, int64_t now)
     void th_lock(th_core* c)
@@ -204,34 +233,145 @@ cdef extern from "core.h" nogil:
     void th_destroy_locks(th_core* c)
     void th_park(th_core* c, int64_t wake_at)
     void th_signal(th_core* c)
-    void th_precise_sleeps()
-    void th_await_end(int thread)
-    int gettid()
-    void th_take_up_mask(th_core* c, th_signals* s)
-    void th_mask_signals(th_signals* s)
-    void th_unmask_signals(th_signals* s)
-    void th_mask_for_start(th_core* c)
-    void th_unmask_after_start(sigset_t* mask)
+    void th_nap()
     void th_count(size_t* counter, int by)
     size_t th_counted(const size_t* counter)
+
+cdef extern from "word.h" nogil:
+    uint32_t th_word(const uint32_t* word)
+    void th_wake_word(uint32_t* word)
+    void th_set_word(uint32_t* word, uint32_t value)
+    bint th_move(uint32_t* word, uint32_t start, uint32_t to)
+    void th_await_word(uint32_t* word, uint32_t value, int64_t deadline)
+
+cdef extern from "post.h" nogil:
+    ctypedef struct th_post:
+        th_core* core
+        void* heap
+        void* thread
+    ctypedef unsigned long (*th_starter)(void (*)(void*) noexcept nogil, void*) noexcept nogil
+    th_post* th_my_post
+    th_post* th_post_new(th_core* c)
+    void th_post_hold(th_post* post)
+    void th_post_drop(th_post* post)
+    th_post* th_post_of(th_core* c)
+    bint th_post_ended(th_post* post)
+    int th_post_tid(th_post* post)
+    unsigned long th_post_ident(th_post* post)
+    void th_post_disappear(th_post* post)
+    bint th_post_disappeared(th_post* post)
+    bint th_post_mine(const th_post* post)
+    bint th_post_closing(th_post* post)
+    void th_post_note_closing(th_post* post, int by)
+    void th_post_await(th_post* post, int64_t deadline)
+    void th_post_await_system(th_post* post)
+    bint th_post_start(th_post* post, th_starter start, void (*run)(void*))
+    void th_post_to_park(th_post* post)
+    void th_post_to_call(th_post* post)
+    bint th_post_leave(th_post* post)
+    void th_core_free(th_core* c)
+    int th_watch_threads()
+
+cdef extern from *:
+    """
+    static void (*th_timerproc)(th_post *); /* timerproc of _worker.pxi, with the GIL */
+
+    /* A thread state for the calling thread, which does not hold the GIL, or NULL where there is no memory. */
+    #if PY_VERSION_HEX < 0x030C0000
+    PyAPI_FUNC(void) _PyThreadState_SetCurrent(PyThreadState *);
+
+    static PyThreadState *th_new_state(void) /* PyThreadState_New of 3.11 would crash for want of memory */
+    {
+        PyThreadState *state = _PyThreadState_Prealloc(PyInterpreterState_Main());
+        if (state != NULL)
+            _PyThreadState_SetCurrent(state);
+        return state;
+    }
+    #else
+    static PyThreadState *th_new_state(void) { return PyThreadState_New(PyInterpreterState_Main()); }
+    #endif
+
+    /* The thread of a worker. Its state is not made by PyGILState_Ensure, which ends the process for want of memory. */
+    static void th_run_worker(void *arg)
+    {
+        th_post *post = arg;
+        PyThreadState *state;
+        th_post_begin(post, PyThread_get_thread_ident());
+        while ((state = th_new_state()) == NULL)
+            th_nap();
+        PyEval_AcquireThread(state);
+        th_timerproc(post);
+        if (post->forked) { /* CPython 3.11 needs one thread state to make others */
+            PyEval_ReleaseThread(state);
+            return;
+        }
+        PyThreadState_Clear(state);
+        PyThreadState_DeleteCurrent();
+    }
+
+    /* A new reference to what a weak reference refers to, or NULL. */
+    static inline PyObject *th_referent(PyObject *reference)
+    {
+        PyObject *o;
+    #if PY_VERSION_HEX >= 0x030D0000
+        (void)PyWeakref_GetRef(reference, &o); /* fails for what is no weak reference alone */
+    #else
+        o = PyWeakref_GetObject(reference);
+        if (o == Py_None)
+            return NULL;
+        Py_INCREF(o);
+    #endif
+        return o;
+    }
+    """
+    void (*th_timerproc)(th_post* post) noexcept
+    void run_worker "th_run_worker"(void* post) noexcept nogil
+    PyObject* referent "th_referent"(void* reference)
 
 cdef extern from *:
     """
     /* The memory of Timer handles, collector header included. malloc's own page is small and the collector's
      * allocator counts: handles have a slab instead, which leaves the collector's layout as it expects it, the two
      * links right before the object. A handle is not counted towards the next collection; a cycle through one has
-     * another container in it, which is. Without a GIL the collector finds its objects by their memory, and
-     * AddressSanitizer knows the memory of malloc: both get what CPython gives. */
+     * another container in it, which is. That layout is looked at once (th_examine_header), and where it is another one
+     * CPython gives the memory. So it does without a GIL, where the collector finds its objects by their memory, and for
+     * AddressSanitizer, which knows the memory of malloc. */
     #define TH_TIMER_SIZE (sizeof(PyObject) + sizeof(void *) + sizeof(th_timer)) /* object, heap, record */
 
     #if TH_FREE_THREADED || defined(__SANITIZE_ADDRESS__)
     #define th_new_timer(type) ((PyObject *)PyObject_GC_New(PyObject, type))
     #define th_del_timer(o) PyObject_GC_Del(o)
+    #define th_examine_header(type, bytes) ((void)(bytes))
     #else
     static th_slab th_handles; /* guard: the GIL */
+    static int th_foreign;     /* the collector's header is not as it is made here */
+
+    /* bytes: the size of the header, as Python tells it. Followed through the life of one object of the type, which is
+     * laid out as it shall be. */
+    static void th_examine_header(PyTypeObject *type, Py_ssize_t bytes)
+    {
+        PyObject *o = (PyObject *)PyObject_GC_New(PyObject, type);
+        if (o == NULL) {
+            PyErr_Clear();
+            th_foreign = 1;
+            return;
+        }
+        memset(o + 1, 0, TH_TIMER_SIZE - sizeof(PyObject));
+        *(PyObject **)(o + 1) = Py_None; /* its heap: the collector looks */
+        uint64_t *links = (uint64_t *)o - 2;
+        int good = bytes == TH_COLLECTOR_BYTES && links[0] == 0 && links[1] == 0 && !PyObject_GC_IsTracked(o);
+        PyObject_GC_Track(o);
+        good = good && links[0] != 0 && links[1] != 0 && PyObject_GC_IsTracked(o);
+        PyObject_GC_UnTrack(o);
+        good = good && links[0] == 0 && !PyObject_GC_IsTracked(o);
+        PyObject_GC_Del(o);
+        th_foreign = !good;
+    }
 
     static inline PyObject *th_new_timer(PyTypeObject *type)
     {
+        if (th_foreign)
+            return (PyObject *)PyObject_GC_New(PyObject, type);
         uint64_t *slot = th_slab_alloc(&th_handles, TH_COLLECTOR_BYTES + TH_TIMER_SIZE);
         if (slot == NULL)
             return PyErr_NoMemory();
@@ -241,7 +381,10 @@ cdef extern from *:
 
     static inline void th_del_timer(PyObject *o)
     {
-        th_slab_free(&th_handles, (char *)o - TH_COLLECTOR_BYTES, TH_COLLECTOR_BYTES + TH_TIMER_SIZE);
+        if (th_foreign)
+            PyObject_GC_Del(o);
+        else
+            th_slab_free(&th_handles, (char *)o - TH_COLLECTOR_BYTES, TH_COLLECTOR_BYTES + TH_TIMER_SIZE);
     }
     #endif
 
@@ -256,6 +399,7 @@ cdef extern from *:
     }
     """
     const Py_ssize_t TH_TIMER_SIZE
+    void th_examine_header(PyTypeObject* type, Py_ssize_t size)
     PyObject* th_new_timer(PyTypeObject* type)
     void th_del_timer(PyObject* o)
     PyObject* th_alloc_timer(PyTypeObject* type, Py_ssize_t items)
@@ -306,6 +450,9 @@ cdef extern from "Python.h":
     # count.
     void incref "Py_INCREF"(void* o)
     void decref "Py_DECREF"(void* o)
+    unsigned long start_thread "PyThread_start_new_thread"(void (*)(void*) noexcept nogil, void*) noexcept nogil
+    PyObject* get_handled "PyErr_GetHandledException"()
+    void set_handled "PyErr_SetHandledException"(PyObject* exception)
     void xdecref "Py_XDECREF"(void* o)
     PyObject* call_none "PyObject_CallNoArgs"(PyObject* func)
     PyObject* call_one "PyObject_CallOneArg"(PyObject* func, PyObject* arg)
@@ -344,6 +491,7 @@ cdef extern from "Python.h":
     const int METH_FASTCALL
     const int METH_KEYWORDS
     object PyCFunction_NewEx(PyMethodDef* ml, PyObject* self, object module)
+    int Py_AtExit(void (*func)() noexcept)
     int Py_AddPendingCall(int (*func)(void*) except -1, void* arg)
     void write_unraisable "PyErr_WriteUnraisable"(PyObject* source)
     PyObject* call_objects "PyObject_CallFunctionObjArgs"(PyObject* func, ...)
@@ -368,5 +516,8 @@ DEBUG = bool(DEBUG_BUILD)
 
 include "_heap.pxi"
 include "_worker.pxi"
+include "_jobs.pxi"
+include "_thread.pxi"
+include "_fork.pxi"
 include "_timers.pxi"
 include "_channels.pxi"

@@ -14,17 +14,14 @@
 
 cdef extern from *:
     """
-    /* In the thread's static block: elsewhere the C library would allocate them when a thread first comes here, and
-     * abort the process where it cannot. */
-    #define TH_THREAD static __thread __attribute__((tls_model("initial-exec")))
     TH_THREAD int th_depth;         /* releases nested in this thread */
     TH_THREAD PyObject *th_later;   /* handles put off because of that, linked through t.when */
-
     """
     int th_depth
     PyObject* th_later
 
 cdef TimerHeap the_default = None
+cdef bint substituted = False       # by use(): a closed one is not replaced
 cdef size_t TIMER_BYTES = (<PyTypeObject*>Timer).tp_basicsize + COLLECTOR_BYTES
 cdef size_t CHANNEL_BYTES = (<PyTypeObject*>Channel).tp_basicsize
 
@@ -95,14 +92,16 @@ cdef class TimerHeap:
 
     len(heap) is the number of timers that stop() would cancel: armed, due and not yet launched,
     expired and not yet received. A heap is true even when it is empty. As a context manager it is
-    closed at the end of the block. A heap that has started its worker lives until close().
+    closed at the end of the block. A heap that nobody holds any more fires the function timers that
+    are armed on it, then ends its worker and goes.
     """
 
     cdef th_core* core
     cdef readonly str name
     cdef object executor
     cdef object on_error
-    cdef object thread        # threading.Thread of the worker
+    cdef object reference     # a weak one to this heap, for its worker
+    cdef set jobs             # what the executor has, see _jobs.pxi
     cdef unsigned long driver  # manual heaps: ident of the thread that made it
     cdef unsigned long advancer  # manual heaps: ident of the thread in advance(), else 0
     cdef object __weakref__
@@ -117,6 +116,7 @@ cdef class TimerHeap:
             raise MemoryError()
         if not reserve_run(self.core, 1):
             raise MemoryError()
+        self.jobs = set()
         remember(self)              # here: a subclass may forget to call __init__
         self.core.exiting = at_exit     # last: the exit handler finds the heap, or this finds that it has run
 
@@ -135,22 +135,23 @@ cdef class TimerHeap:
             self.on_error = on_error
 
     def __dealloc__(self):
-        # No handle and no worker points here any more. Orphans may be left if nothing ever fired
-        # them.
+        # No handle is left, and nothing is armed where a worker would fire it, or the heap would hold itself. The worker,
+        # if there is one, is parked, or has a run whose timers were all stopped: the rest is its to free.
         cdef th_core* c = self.core
-        cdef th_timer record
+        cdef bint alone
         if c == NULL:
             return
         th_delist(c)
-        while c.len > 0:
-            record = c.keys[c.len - 1].timer[0]
-            free_armed(c)
-            drop_call(record.func, record.args, record.flags)
-        th_unmap(c.keys - TH_KEY_PAD if c.keys != NULL else NULL, c.key_bytes)
-        th_unmap(c.run, run_bytes(c))
-        th_slab_end(&c.orphans)
-        th_destroy_locks(c)
-        free(c)
+        if c.manual:
+            let_all_go(self)
+        th_lock(c)
+        alone = c.post == NULL
+        if not alone:
+            c.closed = c.detached = True
+            th_signal(c)
+        th_unlock(c)
+        if alone:
+            th_core_free(c)
 
     def __len__(self):
         # What is left of a run when its heap is closed is void, even while the worker still lets go
@@ -253,8 +254,11 @@ cdef class TimerHeap:
 
     def close(self):
         """Cancel every timer: handles are inactive, blocked receivers get RuntimeError, arming
-        raises RuntimeError. Waits for a callback that is running, unless called from it or
-        when the interpreter is on its way out. May be called again.
+        raises RuntimeError. Callbacks that an executor has not begun are called off.
+
+        Waits for callbacks that are running, the executor's too: none begins once close() has
+        returned. Not for the one that it is called from, nor for one that is in a close() itself,
+        nor when the interpreter is on its way out. May be called again.
         """
         cdef th_core* c = self.core
         th_lock(c)
@@ -263,12 +267,14 @@ cdef class TimerHeap:
         close_channels(c)
         let_all_go(self)
         if not c.manual and not c.exiting:
-            join_worker(self, -1.0)
+            mine = enter_close()
+            try:
+                join_worker(self, TH_NEVER)
+                end_jobs(self)
+            finally:
+                leave_close(mine)
         if not (self.advancer if c.manual else c.running):     # else by whoever runs a callback at the moment
             drop_hooks(self)
-
-    def _timerproc(self):
-        timerproc(self)
 
 
 cdef size_t armed_locked(th_core* c) noexcept nogil:
@@ -283,9 +289,10 @@ cdef size_t armed_locked(th_core* c) noexcept nogil:
     return armed
 
 
-# Without a GIL an armed handle belongs to its heap as well as the heap to the handle. A heap with a worker lives until
-# it is closed anyhow; a manual one that nobody reaches any more is such a cycle with each of its timers, so it shows
-# them to the collector. Only attached threads work on a manual heap: the world stands still, and nothing is half done.
+# What is armed on a manual heap fires only if somebody turns the clock: a heap that nobody reaches any more goes with all
+# that its timers hold. So it shows that to the collector: functions and arguments of what is armed, while the handles show
+# their heap alone; and, without a GIL, the handles that belong to it. Only attached threads work on a manual heap: the
+# world stands still, and nothing is half done.
 
 cdef int (*heap_fields_traverse)(PyObject* self, visitproc visit, void* arg) noexcept
 cdef int (*heap_fields_clear)(PyObject* self) noexcept
@@ -299,11 +306,16 @@ cdef int heap_traverse(PyObject* self, visitproc visit, void* arg) noexcept:
         return result
     for i in range(c.len):
         if result == 0 and c.keys[i].timer.state == TH_ARMED:
-            result = visit(handle_of(c.keys[i].timer), arg)
+            result = visit_armed(c.keys[i].timer, visit, arg)
     for i in range(c.run_head, c.run_len):
         if result == 0 and c.run[i].timer.state == TH_DUE:
-            result = visit(handle_of(c.run[i].timer), arg)
+            result = visit_armed(c.run[i].timer, visit, arg)
     return result
+
+
+cdef inline int visit_armed(th_timer* t, visitproc visit, void* arg) noexcept:
+    cdef int result = visit(handle_of(t), arg) if FREE_THREADED else 0
+    return result if result else visit_call(t, visit, arg)
 
 
 cdef int heap_clear(PyObject* self) noexcept:
@@ -317,17 +329,17 @@ cdef int reveal_timers(type cls) except -1:
     """For ManualHeap."""
     global heap_fields_traverse, heap_fields_clear
     cdef PyTypeObject* t = <PyTypeObject*>cls
-    if FREE_THREADED:
-        heap_fields_traverse = <int (*)(PyObject*, visitproc, void*) noexcept>t.tp_traverse
-        heap_fields_clear = <int (*)(PyObject*) noexcept>t.tp_clear
-        t.tp_traverse = <traverseproc><void*>heap_traverse
-        t.tp_clear = <inquiry><void*>heap_clear
+    heap_fields_traverse = <int (*)(PyObject*, visitproc, void*) noexcept>t.tp_traverse
+    heap_fields_clear = <int (*)(PyObject*) noexcept>t.tp_clear
+    t.tp_traverse = <traverseproc><void*>heap_traverse
+    t.tp_clear = <inquiry><void*>heap_clear
     return 0
 
 
 cdef void remember(TimerHeap heap):
     """Note the heap for fork and exit. By single steps: a collection in between may make another heap."""
     reference = weakref.ref(heap, forget)
+    heap.reference = reference
     all_heaps[id(reference)] = reference
 
 
@@ -335,34 +347,30 @@ def forget(reference):
     all_heaps.pop(id(reference), None)
 
 
-cdef void free_armed(th_core* c) noexcept:
-    """Free the memory of the last key's timer, whose handle is gone, and the key."""
-    cdef th_timer* t = c.keys[c.len - 1].timer
-    c.len -= 1
-    if t == &c.tomb:
-        return
-    if t.flags & TH_ORPHAN:
-        th_slab_free(&c.orphans, t, sizeof(th_timer))
-    else:
-        th_del_timer(handle_of(t))
-
-
 def default_heap():
     """The heap of all timers that name no other: made on first use, and anew should it have been
-    closed.
+    closed. Within timerheap.testing.use() it is the heap given there, and a RuntimeError once that
+    is closed.
     """
     return current_default()
 
 
 cdef inline TimerHeap current_default():
-    global the_default
-    cdef TimerHeap heap
     if FREE_THREADED:
         return shared_default(True)
     if the_default is None or the_default.core.closed:
-        heap = TimerHeap()
-        if the_default is None or the_default.core.closed:      # else a finalizer or a thread came first
-            the_default = heap
+        return new_default()
+    return the_default
+
+
+cdef TimerHeap new_default():
+    global the_default
+    cdef TimerHeap heap
+    if substituted and the_default is not None:
+        raise RuntimeError("the heap that use() has made the default one is closed")
+    heap = TimerHeap()
+    if the_default is None or the_default.core.closed:          # else a finalizer or a thread came first
+        the_default = heap
     return the_default
 
 
@@ -377,21 +385,18 @@ cdef TimerHeap shared_default(bint make):
     with cython.critical_section(all_heaps):
         heap = the_default
         if make and (heap is None or heap.core.closed):
-            heap = TimerHeap()
-            if the_default is None or the_default.core.closed:
-                the_default = heap
-            else:
-                heap = the_default
+            heap = new_default()
     return heap
 
 
-def swap_default_heap(TimerHeap heap):
-    """Make heap (None: a new one on the next use) the default heap; returns the one it was."""
-    global the_default
-    cdef TimerHeap before
+def swap_default_heap(TimerHeap heap, bint substitute):
+    """Make heap (None: a new one on the next use) the default heap, which is not to be replaced when it is closed if it
+    is a substitute. Returns both as they were."""
+    global the_default, substituted
     with cython.critical_section(all_heaps):
-        before = the_default
+        before = the_default, substituted
         the_default = heap
+        substituted = substitute
     return before
 
 
@@ -408,6 +413,12 @@ cdef inline int ready(TimerHeap heap) except -1:
     if heap.core.running:
         return True
     return start_worker(heap)
+
+
+cdef inline void hold(th_core* c, PyObject* heap) noexcept:
+    """What is armed will fire: the heap takes a reference to itself. Given up by hold_no_more."""
+    if not c.manual:
+        incref(heap)
 
 
 cdef int refuse(TimerHeap heap) except -1:
@@ -443,17 +454,21 @@ cdef class Timer:
         stopped before.
         """
         cdef th_core* c
-        cdef bint cancelled
+        cdef bint cancelled, idle = False
         if th_fixed_flags(&self.t) & TH_CHANNEL:
             return chan_stop(&(<Channel>self.t.func).ch)
         if not FREE_THREADED and th_state(&self.t) == TH_IDLE:
             return False
         fetch_handle(<PyObject*>self)
         c = self.heap.core
+        if inherited(c, &self.t):
+            disown(self)
+            return False
         if FREE_THREADED or c.seq - self.t.seq < JUST_ARMED:
             th_lock(c)
             debug_check(c)
             cancelled = cancel(c, &self.t)
+            idle = c.live == 0
             if cancelled:
                 clear_away(c, &self.t)
             debug_check(c)
@@ -468,8 +483,10 @@ cdef class Timer:
         if cancelled:
             if FREE_THREADED:
                 decref(<PyObject*>self)     # taken by arm
-            else:
+            elif not always_tracked(c):
                 gc_track(<PyObject*>self)
+            if idle if FREE_THREADED else c.live == 0:
+                hold_no_more(c, <PyObject*>self.heap)
         return cancelled
 
     def reset(self, delay):
@@ -499,7 +516,7 @@ cdef class Timer:
             return chan_active(&(<Channel>self.t.func).ch)
         if FREE_THREADED:
             th_lock(self.heap.core)
-        active = th_state(&self.t) != TH_IDLE and not self.heap.core.closed
+        active = pending(self.heap.core, &self.t)
         if FREE_THREADED:
             th_unlock(self.heap.core)
         return active
@@ -514,7 +531,7 @@ cdef class Timer:
             return chan_when(&(<Channel>self.t.func).ch)
         th_lock(self.heap.core)
         when = self.t.when
-        active = self.t.state != TH_IDLE and not self.heap.core.closed
+        active = pending(self.heap.core, &self.t)
         th_unlock(self.heap.core)
         return deadline_or_inf(when) if active else None
 
@@ -534,6 +551,35 @@ cdef inline void fetch_handle(PyObject* self) noexcept nogil:
     """Ask for the ends of a handle, whose middle is being waited for: they lie in two cache lines mostly."""
     prefetch(<char*>self - COLLECTOR_BYTES)
     prefetch(<char*>self + TH_TIMER_SIZE - 1)
+
+
+cdef inline bint inherited(th_core* c, th_timer* t) noexcept nogil:
+    """Whether t was last armed by the parent of a fork, in its child: whatever the record says is void then."""
+    return th_seq(t) <= c.inherited
+
+
+cdef inline bint pending(th_core* c, th_timer* t) noexcept nogil:
+    return th_state(t) != TH_IDLE and not c.closed and not inherited(c, t)
+
+
+cdef inline bint make_void(th_timer* t) noexcept nogil:
+    """An inherited record becomes one that was never armed. True if it was, by the parent."""
+    cdef bint was = t.state != TH_IDLE
+    t.state = TH_IDLE
+    th_unmark(t, TH_PINNED | TH_KEYED | TH_RISING)
+    return was
+
+
+cdef void disown(Timer self) noexcept:
+    """make_void for a handle, which the collector gets back, or which gets back what the parent's heap has held."""
+    cdef bint was
+    th_lock(self.heap.core)
+    was = make_void(&self.t)
+    th_unlock(self.heap.core)
+    if was and FREE_THREADED:
+        decref(<PyObject*>self)
+    elif was and not always_tracked(self.heap.core):
+        gc_track(<PyObject*>self)
 
 
 cdef object called(Timer self):
@@ -611,15 +657,18 @@ cdef inline int arm(TimerHeap heap, PyObject* handle, th_timer* t, int64_t ns) e
     armed."""
     cdef th_core* c = heap.core
     cdef int64_t when
-    cdef bint wake, armed
+    cdef bint wake, armed, first
     lock_to_arm(heap, handle, ns, &when)
     debug_check(c)
     armed = not c.closed and push(c, t, when)
     wake = armed and precedes_wake(c, when)
+    first = armed and c.live == 1
     debug_check(c)
     th_unlock(c)
     if wake:
         th_signal(c)
+    if first:
+        hold(c, <PyObject*>heap)
     if not armed:
         if FREE_THREADED:
             decref(handle)
@@ -633,8 +682,10 @@ cdef object rearm(Timer self, int64_t ns):
     cdef th_core* c = heap.core
     cdef th_timer* t = &self.t
     cdef int64_t when
-    cdef bint wake, armed = True, cleared = False
+    cdef bint wake, first, armed = True, cleared = False
     cdef uint16_t was
+    if inherited(c, t):
+        disown(self)
     lock_to_arm(heap, <PyObject*>self, ns, &when)
     debug_check(c)
     was = t.state
@@ -653,17 +704,20 @@ cdef object rearm(Timer self, int64_t ns):
             cancel(c, t)
             push(c, t, when)
     wake = armed and precedes_wake(c, when)
+    first = armed and was == TH_IDLE and c.live == 1
     debug_check(c)
     th_unlock(c)
     if wake:
         th_signal(c)
+    if first:
+        hold(c, <PyObject*>heap)
     if FREE_THREADED and (was != TH_IDLE or not armed):
         decref(<PyObject*>self)             # the heap has its reference already, or needs none
     if not armed:
         if cleared:
             raise RuntimeError("the timer has been cleared by the garbage collector")
         refuse(heap)
-    if not FREE_THREADED and was == TH_IDLE:
+    if not always_tracked(c) and was == TH_IDLE:
         gc_untrack(<PyObject*>self)
     return was != TH_IDLE
 
@@ -684,13 +738,20 @@ cdef Timer adopt(TimerHeap heap, th_timer* record):
 
 cdef int timer_traverse(PyObject* self, visitproc visit, void* arg) noexcept:
     cdef th_timer* t = &(<Timer>self).t
+    cdef int result = visit(<PyObject*>(<Timer>self).heap, arg)
+    if result or th_state(t) != TH_IDLE:
+        return result
+    return visit_call(t, visit, arg)
+
+
+cdef int visit_call(th_timer* t, visitproc visit, void* arg) noexcept:
+    """Show what a record owns."""
     cdef th_block* block
     cdef size_t i
-    cdef int result = visit(<PyObject*>(<Timer>self).heap, arg)
-    cdef uint16_t flags
-    if result or th_state(t) != TH_IDLE or t.func == NULL:
-        return result
-    flags = th_fixed_flags(t)
+    cdef int result
+    cdef uint16_t flags = th_fixed_flags(t)
+    if t.func == NULL:
+        return 0
     result = visit(<PyObject*>t.func, arg)
     if result == 0 and flags & TH_ARGS_ONE:
         result = visit(<PyObject*>t.args, arg)
@@ -750,6 +811,8 @@ cdef int timer_let_go(PyObject* self) noexcept:
         return True
     c = (<Timer>self).heap.core
     th_lock(c)
+    if inherited(c, t):
+        make_void(t)
     entomb(c, t)
     flags = t.flags
     if t.state == TH_IDLE and not (flags & TH_PINNED):
@@ -801,6 +864,8 @@ cdef void put_off(PyObject* self) noexcept:
             return
     elif th_flags(t) & (TH_KEYED | TH_RISING):
         th_lock((<Timer>self).heap.core)
+        if inherited((<Timer>self).heap.core, t):
+            make_void(t)
         entomb((<Timer>self).heap.core, t)
         th_unlock((<Timer>self).heap.core)
     t.when = <int64_t><size_t>th_later
@@ -835,6 +900,7 @@ cdef int finish_timer_type() except -1:
     type.tp_dealloc = <destructor><void*>timer_dealloc
     type.tp_traverse = <traverseproc><void*>timer_traverse
     type.tp_clear = <inquiry><void*>timer_clear
+    th_examine_header(type, sys.getsizeof([]) - [].__sizeof__())
     return 0
 
 
@@ -885,7 +951,7 @@ cdef PyObject* after_func(PyObject* module, PyObject** args, Py_ssize_t nargs, P
         timer.t.flags = TH_ARGS_BLOCK
     incref(args[1])
     timer.t.func = args[1]
-    if FREE_THREADED:
+    if always_tracked(heap.core):
         gc_track(<PyObject*>timer)
     arm(heap, <PyObject*>timer, &timer.t, ns)
     incref(<PyObject*>timer)

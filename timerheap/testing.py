@@ -24,10 +24,11 @@ def use(heap: _Heap) -> Iterator[_Heap]:
     """Make heap the default heap for the length of a with block, so that code which names no heap
     is driven by it.
 
-    Process-wide: other threads see it too.  Timers armed before the block stay where they are.
+    Process-wide: other threads see it too. Timers armed before the block stay where they are. Once
+    heap is closed, arming on the default heap raises RuntimeError until the block ends.
     """
-    before = swap_default_heap(heap)
+    before = swap_default_heap(heap, True)
     try:
         yield heap
     finally:
-        swap_default_heap(before)
+        swap_default_heap(*before)

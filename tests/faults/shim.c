@@ -1,7 +1,7 @@
 /* Preloaded into a Python process: makes its allocations and thread starts fail on demand, and moves its wall clock.
  *
  *   fault_set(what, whose, n)  the n-th call from now on (0 is the next) of a kind in what fails, in the calling thread
- *                              (whose 0) or in any other (1)
+ *                              (whose 0) or in any other (1); with LASTING all after it as well
  *   fault_end()                nothing fails any more; 1 if something did, 0 if fewer than n + 1 calls came
  *   fault_wall(seconds)        what CLOCK_REALTIME is off by, for this process
  *
@@ -20,7 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { HEAP = 1, PAGES = 2, THREAD = 4 };
+enum { HEAP = 1, PAGES = 2, THREAD = 4, LASTING = 8 };
 
 extern void *__libc_malloc(size_t);
 extern void *__libc_calloc(size_t, size_t);
@@ -36,7 +36,8 @@ static int fails(int kind)
 {
     if (!(atomic_load(&what) & kind) || chosen == atomic_load(&others))
         return 0;
-    return atomic_fetch_sub(&left, 1) == 0;
+    long before = atomic_fetch_sub(&left, 1);
+    return before == 0 || (before < 0 && atomic_load(&what) & LASTING);
 }
 
 void fault_set(int kinds, int whose, long n)

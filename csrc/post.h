@@ -1,0 +1,266 @@
+/* A worker's post: what a heap and its native thread know of each other, and how that thread begins and ends.
+ *
+ * The thread is had from the C library by way of CPython's PyThread_start_new_thread, and by no name that a program may
+ * replace (threading.Thread, _thread.start_new_thread, current_thread: gevent, eventlet, tracers and mocks do). Starting
+ * runs no Python, so nothing can come between, and nothing that it takes from the starter is handed on by accident.
+ *
+ * The post is written down in core.post, under M, before the thread is asked for, and taken back when there is none. The
+ * thread leaves it under M as well, in the same hold in which it finds that it has to go: from then on the next arming
+ * starts another. A thread that ends in any other way (pthread_exit in foreign code) leaves by th_post_end, which the C
+ * library calls for every thread that ends: core.running is never merely believed.
+ *
+ * Who may look at a th_post: its thread, the Worker object that stands for it in threading.enumerate(), and whoever
+ * waits for its end; holders counts them. The core is its thread's to touch until it has left; when the TimerHeap went
+ * first (core.detached), leaving frees the core.
+ *
+ * What a thread hands to those that it starts. A parked worker takes no signals: one that the program has blocked
+ * everywhere and awaits with sigwait must not end up here. And it sleeps with a timer slack of 1 ns instead of 50 us.
+ * Both would be inherited by the processes and threads that callbacks start. So the worker changes clothes: callbacks run
+ * with the signal mask of the thread that started the heap's first worker, whoever starts it again later (after a fork,
+ * with signals blocked around it), and with the slack that the thread was born with. Signals that a thread sends to
+ * itself by a fault are never blocked: faulthandler has to see them.
+ */
+#ifndef TIMERHEAP_POST_H
+#define TIMERHEAP_POST_H
+
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "core.h"
+#include "word.h"
+
+typedef struct th_post {
+    atomic_int holders;
+    uint32_t ended;         /* a word: 1 once the thread is all but gone */
+    atomic_int closing;     /* close() calls that a callback is in: they are not waited for */
+    _Atomic pid_t tid;      /* the system's id of the thread; 0 until it has begun */
+    th_core *core;          /* NULL once the post has been left; the thread's to write, and fork's */
+    void *heap;             /* PyObject *, owned by the thread: a weak reference to the TimerHeap */
+    void *thread;           /* PyObject *, owned by the thread: the Worker that stands for it */
+    atomic_int disappeared; /* the thread has taken its Worker out of the list of threads */
+    atomic_ulong ident;     /* of the thread, as CPython counts */
+    sigset_t callback_mask; /* see core.callback_mask */
+    unsigned long slack;    /* ns, of callbacks */
+    int forked;             /* the thread has forked, this is the child, and the thread its main one */
+    int parked;             /* dressed for parking: signals blocked, slack 1 ns */
+} th_post;
+
+static pthread_key_t th_post_key;
+static __thread th_post *th_my_post; /* of a worker, in its thread */
+
+/* Held once. NULL: no memory. */
+static inline th_post *th_post_new(th_core *c)
+{
+    th_post *post = calloc(1, sizeof(th_post));
+    if (post == NULL)
+        return NULL;
+    post->holders = 1;
+    post->core = c;
+    return post;
+}
+
+static inline void th_post_hold(th_post *post)
+{
+    atomic_fetch_add(&post->holders, 1);
+}
+
+static inline void th_post_drop(th_post *post)
+{
+    if (post != NULL && atomic_fetch_sub(&post->holders, 1) == 1)
+        free(post);
+}
+
+/* The post of a heap's worker, held for the caller, or NULL. */
+static inline th_post *th_post_of(th_core *c)
+{
+    th_lock(c);
+    th_post *post = c->post;
+    if (post != NULL)
+        th_post_hold(post);
+    th_unlock(c);
+    return post;
+}
+
+static inline int th_post_ended(th_post *post)
+{
+    return (int)th_word(&post->ended);
+}
+
+static inline pid_t th_post_tid(th_post *post)
+{
+    return atomic_load(&post->tid);
+}
+
+static inline unsigned long th_post_ident(th_post *post)
+{
+    return atomic_load(&post->ident);
+}
+
+static inline void th_post_disappear(th_post *post)
+{
+    atomic_store(&post->disappeared, 1);
+}
+
+static inline int th_post_disappeared(th_post *post)
+{
+    return atomic_load(&post->disappeared);
+}
+
+static inline int th_post_mine(const th_post *post)
+{
+    return post != NULL && post == th_my_post;
+}
+
+static inline int th_post_closing(th_post *post)
+{
+    return atomic_load(&post->closing);
+}
+
+static inline void th_post_note_closing(th_post *post, int by)
+{
+    atomic_fetch_add(&post->closing, by);
+    th_wake_word(&post->ended);
+}
+
+/* Wait for the end of the thread until the absolute deadline, a signal, or for no reason. */
+static inline void th_post_await(th_post *post, int64_t deadline)
+{
+    if (!th_post_ended(post))
+        th_await_word(&post->ended, 0, deadline);
+}
+
+/* Wait until the system has done with a thread that has ended, a second at most: CPython counts the system's threads to
+ * warn of a fork beside them. */
+static inline void th_post_await_system(th_post *post)
+{
+    struct timespec nap = {0, 20000};
+    pid_t tid = th_post_tid(post);
+    for (int i = 0; i < 10000 && tid && syscall(SYS_tgkill, getpid(), tid, 0) == 0; i++)
+        nanosleep(&nap, NULL);
+}
+
+/* ---- the life of the thread ---- */
+
+/* Every signal but those that a fault of the thread itself raises. */
+static inline void th_other_signals(sigset_t *set)
+{
+    static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS};
+    sigfillset(set);
+    for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++)
+        sigdelset(set, own[i]);
+}
+
+/* Start the thread by start(run, post): it is born dressed for parking. False: there is none. Nothing runs in this
+ * thread between the two changes of its mask but the C library. */
+static inline int th_post_start(th_post *post, unsigned long (*start)(void (*)(void *), void *), void (*run)(void *))
+{
+    th_core *c = post->core;
+    sigset_t others, mine;
+    th_other_signals(&others);
+    pthread_sigmask(SIG_BLOCK, &others, &mine);
+    if (!c->mask_known) {
+        c->callback_mask = mine;
+        c->mask_known = 1;
+    }
+    post->callback_mask = c->callback_mask;
+    post->parked = 1;
+    unsigned long ident = start(run, post);
+    pthread_sigmask(SIG_SETMASK, &mine, NULL);
+    if (ident == (unsigned long)-1)
+        return 0;
+    atomic_store(&post->ident, ident);
+    return 1;
+}
+
+/* In the new thread, first of all. */
+static inline void th_post_begin(th_post *post, unsigned long ident)
+{
+    atomic_store(&post->ident, ident);
+    long slack = prctl(PR_GET_TIMERSLACK, 0UL, 0UL, 0UL, 0UL);
+    post->slack = slack > 0 ? (unsigned long)slack : 0; /* 0: the default */
+    th_precise_sleeps();
+    th_my_post = post;
+    pthread_setspecific(th_post_key, post);
+    atomic_store(&post->tid, (pid_t)syscall(SYS_gettid));
+}
+
+static inline void th_post_to_park(th_post *post)
+{
+    if (!post->parked) {
+        sigset_t others;
+        th_other_signals(&others);
+        pthread_sigmask(SIG_BLOCK, &others, NULL);
+        th_precise_sleeps();
+        post->parked = 1;
+    }
+}
+
+static inline void th_post_to_call(th_post *post)
+{
+    if (post->parked) {
+        prctl(PR_SET_TIMERSLACK, post->slack, 0UL, 0UL, 0UL);
+        pthread_sigmask(SIG_SETMASK, &post->callback_mask, NULL);
+        post->parked = 0;
+    }
+}
+
+/* The thread leaves its post; caller holds M. True: the core is the thread's to free, once M is. Else it is not the
+ * thread's to touch any more. */
+static inline int th_post_leave(th_post *post)
+{
+    th_core *c = post->core;
+    post->core = NULL;
+    if (c->post != post)
+        return 0;
+    c->post = NULL;
+    c->running = 0;
+    c->firing = 0;
+    c->parked = 0;
+    return c->detached;
+}
+
+/* The end of a core that nobody needs any more. */
+static inline void th_core_free(th_core *c)
+{
+    th_unmap(c->keys ? c->keys - TH_KEY_PAD : NULL, c->key_bytes);
+    th_unmap(c->run, c->run_cap * sizeof(th_key));
+    th_slab_end(&c->orphans);
+    th_destroy_locks(c);
+    free(c);
+}
+
+/* The C library calls this at the end of the thread, whatever has ended it. */
+static void th_post_end(void *value)
+{
+    th_post *post = value;
+    th_core *c = post->core;
+    if (c != NULL) {
+        th_lock(c);
+        int last = th_post_leave(post);
+        th_unlock(c);
+        if (last)
+            th_core_free(c);
+    }
+    th_set_word(&post->ended, 1);
+    th_post_drop(post);
+}
+
+/* In the child of a fork, for each heap: its worker is not there, or is the thread that forked, which is none any more. */
+static inline void th_post_after_fork(th_core *c)
+{
+    if (c->post != NULL) {
+        c->post->core = NULL;
+        c->post->forked = c->post == th_my_post;
+        c->post->ended = !c->post->forked;
+        c->post = NULL;
+    }
+    c->mask_known = 0;
+}
+
+/* Once a process. 0, or an error number. */
+static inline int th_watch_threads(void)
+{
+    return pthread_key_create(&th_post_key, th_post_end);
+}
+
+#endif

@@ -1,0 +1,230 @@
+"""How long a heap lives, and its worker with it."""
+
+import gc
+import threading
+import time
+import weakref
+
+import pytest
+from helpers import FAR, PATIENCE, run_ok, wait_until
+
+from timerheap import AfterFunc, Ticker, Timer, TimerHeap, default_heap, sleep
+from timerheap.testing import ManualHeap, use
+
+
+def workers(name):
+    return [thread for thread in threading.enumerate() if thread.name == name]
+
+
+class Held:
+    """Something that a heap, a timer and a callback can hold, and that can be watched."""
+
+    def callback(self, *args):
+        pass
+
+
+def test_fifty_heaps_used_once_and_dropped_leave_no_thread():
+    for _ in range(50):
+        heap = TimerHeap("once")
+        done = threading.Event()
+        AfterFunc(0, done.set, heap=heap)
+        assert done.wait(PATIENCE)
+    del heap
+    wait_until(lambda: not workers("once"))
+
+
+@pytest.mark.parametrize("use_it", ["stop", "reset and stop", "close", "nothing", "far stop", "drop and fire"])
+def test_a_dropped_heap_with_nothing_armed_goes_at_once(use_it):
+    heap = TimerHeap("dropped")
+    reference = weakref.ref(heap)
+    if use_it != "nothing":
+        timer = AfterFunc(FAR if "stop" in use_it or use_it == "close" else 0.01, int, heap=heap)
+    if use_it == "reset and stop":
+        timer.reset(0.5 * FAR)
+    if "stop" in use_it:
+        assert timer.stop()
+    if use_it == "close":
+        heap.close()
+    timer = None  # noqa: F841
+    del heap
+    wait_until(lambda: reference() is None and not workers("dropped"))
+
+
+def test_a_handle_keeps_its_heap_and_its_worker():
+    timer = AfterFunc(FAR, int, heap=TimerHeap("by handle"))
+    gc.collect()
+    assert timer.active
+    assert workers("by handle")
+    timer.stop()
+    fired = threading.Event()
+    again = AfterFunc(FAR, fired.set, heap=TimerHeap("by handle"))
+    again.stop()
+    assert again.reset(0) is False
+    assert fired.wait(PATIENCE)
+    del timer, again
+    wait_until(lambda: not workers("by handle"))
+
+
+def test_a_dropped_heap_fires_what_is_armed_and_goes_then():
+    heap = TimerHeap("last wish")
+    reference = weakref.ref(heap)
+    fired = []
+    for number in range(5):
+        AfterFunc(0.05 + number * 0.01, fired.append, number, heap=heap)
+    del heap
+    gc.collect()
+    assert workers("last wish")
+    wait_until(lambda: not workers("last wish"))
+    assert fired == list(range(5))
+    assert reference() is None
+
+
+def test_a_dropped_heap_whose_callback_arms_again_lives_on():
+    heap = TimerHeap("again")
+    reference = weakref.ref(heap)
+    fired = []
+
+    def step():
+        fired.append(1)
+        if len(fired) < 10:
+            AfterFunc(0.001, step, heap=reference())
+
+    AfterFunc(0.001, step, heap=heap)
+    del heap
+    wait_until(lambda: reference() is None and not workers("again"))
+    assert len(fired) == 10
+
+
+def test_a_heap_that_was_found_again_by_a_weak_reference_starts_another_worker():
+    heap = TimerHeap("found")
+    reference = weakref.ref(heap)
+    done = threading.Event()
+    AfterFunc(0.05, done.set, heap=heap)
+    del heap
+    heap = reference()
+    assert done.wait(PATIENCE)
+    done.clear()
+    AfterFunc(0, done.set, heap=heap)
+    assert done.wait(PATIENCE)
+    heap.check()
+    del heap
+    wait_until(lambda: reference() is None and not workers("found"))
+
+
+@pytest.mark.parametrize("make", [Timer, Ticker])
+def test_a_channel_keeps_its_heap(make):
+    heap = TimerHeap("channel")
+    reference = weakref.ref(heap)
+    channel = make(0.01, heap=heap).c
+    del heap
+    assert channel.recv(PATIENCE)
+    assert reference() is not None
+    del channel
+    assert reference() is None
+
+
+def test_a_heap_in_a_cycle_with_its_own_hook_is_collected_with_its_worker():
+    owner = Held()
+    owner.heap = TimerHeap("cycle", on_error=owner.callback)
+    done = threading.Event()
+    AfterFunc(0, done.set, heap=owner.heap)
+    assert done.wait(PATIENCE)
+    reference = weakref.ref(owner)
+    del owner
+
+    def gone():
+        gc.collect()
+        return reference() is None and not workers("cycle")
+
+    wait_until(gone)
+
+
+def test_a_heap_dropped_while_its_callback_runs_is_there_to_its_end():
+    heap = TimerHeap("running")
+    reference = weakref.ref(heap)
+    inside, leave, seen = threading.Event(), threading.Event(), []
+
+    def callback():
+        inside.set()
+        leave.wait(PATIENCE)
+        seen.append(reference() is not None)
+        raise LookupError
+
+    heap = TimerHeap("running", on_error=lambda exc, timer: seen.append(type(exc)))
+    reference = weakref.ref(heap)
+    AfterFunc(0, callback, heap=heap)
+    assert inside.wait(PATIENCE)
+    del heap
+    leave.set()
+    wait_until(lambda: reference() is None and not workers("running"))
+    assert seen == [True, LookupError]
+
+
+def test_heaps_that_are_dropped_under_load_lose_nothing_and_leave_nothing(fast_switching):
+    """Stopped, fired and dropped at the very moment when their workers are about to fire or to park."""
+    fired, expected = [], 0
+    for turn in range(300):
+        heap = TimerHeap("loaded")
+        timers = [AfterFunc(turn % 7 * 1e-5, fired.append, 1, heap=heap) for _ in range(5)]
+        sleep(turn % 5 * 1e-5)
+        stopped = sum(timer.stop() for timer in timers[: turn % 6])
+        expected += 5 - stopped
+        if turn % 2:
+            del heap, timers
+        else:
+            timers.clear()
+            del heap
+    wait_until(lambda: len(fired) == expected and not workers("loaded"))
+    time.sleep(0.02)
+    assert len(fired) == expected
+
+
+def test_a_dropped_heap_is_no_resource_warning():
+    run_ok("""
+        import gc, threading, time
+        from timerheap import AfterFunc, TimerHeap
+        heap = TimerHeap()
+        done = threading.Event()
+        AfterFunc(0.05, done.set, heap=heap)
+        del heap
+        gc.collect()
+        assert done.wait(30)
+    """, "-W", "error")
+
+
+def test_a_closed_default_heap_is_replaced():
+    default_heap().close()
+    assert not default_heap().closed
+
+
+@pytest.mark.parametrize("make", [ManualHeap, TimerHeap])
+def test_a_closed_heap_is_not_replaced_inside_use(make):
+    """Code under test would run in real time without anybody being told."""
+    with use(make()) as heap:
+        heap.close()
+        for call in (default_heap, lambda: AfterFunc(1, int), lambda: Timer(1), lambda: Ticker(1)):
+            with pytest.raises(RuntimeError, match="use"):
+                call()
+        with use(ManualHeap()) as inner:
+            assert default_heap() is inner
+        with pytest.raises(RuntimeError, match="use"):
+            default_heap()
+    fired = threading.Event()
+    AfterFunc(0, fired.set)
+    assert fired.wait(PATIENCE)
+
+
+def test_two_heaps_whose_callbacks_close_each_other_end():
+    one, other = TimerHeap("one"), TimerHeap("other")
+    barrier = threading.Barrier(2)
+    ended = []
+
+    def close(heap):
+        barrier.wait(PATIENCE)
+        heap.close()
+        ended.append(heap)
+
+    AfterFunc(0, close, other, heap=one)
+    AfterFunc(0, close, one, heap=other)
+    wait_until(lambda: len(ended) == 2)
+    wait_until(lambda: not workers("one") and not workers("other"))
