@@ -1,9 +1,13 @@
 """What a callback raises is reported, whatever it is, and the worker lives on."""
 
+import functools
 import gc
+import logging
 import sys
 import threading
+import types
 import weakref
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from helpers import run_python, wait_until
@@ -101,6 +105,139 @@ def test_an_unraisable_hook_that_raises_stops_nobody(heap, monkeypatch, capfd):
     AfterFunc(0, calls.append, 1, heap=heap)
     wait_until(lambda: calls)
     capfd.readouterr()  # the interpreter's own complaint about its hook
+
+
+HOOKS = ["on_error", "threading.excepthook"]
+
+
+def fired_into(hook, func, monkeypatch):
+    """Let func's error come to the hook, by either way to it."""
+    if hook == "on_error":
+        with TimerHeap("hooked", on_error=lambda exc, timer: func[1](exc)) as heap:
+            AfterFunc(0, func[0], heap=heap)
+            wait_until(lambda: heap.stats()["errors"] and not heap.stats()["armed"])
+            done = threading.Event()
+            AfterFunc(0, done.set, heap=heap)
+            assert done.wait(30)
+    else:
+        monkeypatch.setattr(threading, "excepthook", lambda args: func[1](args.exc_value))
+        with TimerHeap("hooked") as heap:
+            AfterFunc(0, func[0], heap=heap)
+            done = threading.Event()
+            AfterFunc(0, done.set, heap=heap)
+            assert done.wait(30)
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_the_error_is_the_current_exception_of_its_hook(hook, monkeypatch, caplog):
+    seen = []
+
+    def note(exc):
+        seen.append((exc, *sys.exc_info()))
+        logging.getLogger("hooked").exception("it failed")
+
+    fired_into(hook, (lambda: fail(ValueError("mine")), note), monkeypatch)
+    [(exc, kind, value, traceback)] = seen
+    assert (kind, value, traceback) == (ValueError, exc, exc.__traceback__)
+    assert "ValueError: mine" in caplog.text
+    assert "in fail" in caplog.text
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_hook_that_raises_anew_raises_the_error(hook, monkeypatch, unraisable):
+    def reraise(exc):
+        raise  # noqa: PLE0704
+
+    error = ValueError("mine")
+    fired_into(hook, (lambda: fail(error), reraise), monkeypatch)
+    assert [seen.exc_value for seen in unraisable] == [error]
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_what_a_hook_raises_itself_has_the_error_as_its_context(hook, monkeypatch, unraisable):
+    error = ValueError("mine")
+    fired_into(hook, (lambda: fail(error), lambda exc: fail(LookupError)), monkeypatch)
+    [seen] = unraisable
+    assert isinstance(seen.exc_value, LookupError)
+    assert seen.exc_value.__context__ is error
+
+
+def test_no_exception_is_current_once_the_hook_is_done():
+    seen = []
+    heap = ManualHeap(on_error=lambda exc, timer: seen.append(sys.exc_info()[1]))
+    AfterFunc(1, fail, ValueError, heap=heap)
+    AfterFunc(2, lambda: seen.append(sys.exc_info()[1]), heap=heap)
+    try:
+        raise LookupError
+    except LookupError as outer:
+        heap.advance(2)
+        assert sys.exc_info()[1] is outer
+        assert seen[1] is outer         # a callback of a manual heap runs where the clock is turned
+    assert isinstance(seen[0], ValueError)
+
+
+async def fetch(*args):
+    raise AssertionError("nobody runs this")
+
+
+def generate(*args):
+    yield AssertionError("nobody runs this")
+
+
+async def generate_later(*args):
+    yield AssertionError("nobody runs this")
+
+
+@types.coroutine
+def old_coroutine(*args):
+    yield AssertionError("nobody runs this")
+
+
+class Calls:
+    async def __call__(self, *args):
+        raise AssertionError("nobody runs this")
+
+
+SUSPENDED = {
+    "coroutine": fetch,
+    "generator": generate,
+    "asynchronous generator": generate_later,
+    "decorated": old_coroutine,
+    "partial": functools.partial(fetch, 1),
+    "object": Calls(),
+    "lambda": lambda *args: fetch(),
+}
+
+
+@pytest.mark.parametrize("where", ["worker", "manual", "executor"])
+@pytest.mark.parametrize("kind", SUSPENDED)
+@pytest.mark.parametrize("args", [(), (1,), (1, 2)])
+def test_a_callback_that_returns_what_nobody_runs_is_a_type_error(where, kind, args, recwarn):
+    errors, func = [], SUSPENDED[kind]
+    options = {"on_error": lambda exc, timer: errors.append(exc)}
+    if where == "manual":
+        heap = ManualHeap(**options)
+        AfterFunc(1, func, *args, heap=heap)
+        heap.advance(1)
+    else:
+        with ThreadPoolExecutor(1) as pool:
+            heap = TimerHeap("suspended", executor=pool if where == "executor" else None, **options)
+            AfterFunc(0, func, *args, heap=heap)
+            wait_until(lambda: errors)
+            heap.close()
+    [error] = errors
+    assert isinstance(error, TypeError)
+    assert getattr(func, "__qualname__", repr(func)) in str(error)
+    assert "nobody would run" in str(error)
+    gc.collect()
+    assert not recwarn.list             # "never awaited", say
+
+
+def test_what_else_a_callback_returns_is_no_error(manual, thread_errors):
+    for value in (0, "text", [1], {}, iter([1]), map(int, "12"), object(), open, type, Future(), range(3)):
+        AfterFunc(1, lambda value=value: value, heap=manual)
+    manual.advance(1)
+    assert thread_errors == []
 
 
 def test_a_thousand_raising_callbacks_disturb_no_neighbour(heap, thread_errors):

@@ -1,11 +1,18 @@
 """With an executor callbacks run there, and a slow one delays no neighbour."""
 
+import asyncio
 import contextvars
+import gc
+import multiprocessing
+import os
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+import time
+import weakref
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
-from helpers import PATIENCE, wait_until
+from helpers import PATIENCE, Background, run_ok, wait_until
 
 from timerheap import AfterFunc, Ticker, Timer, TimerHeap
 
@@ -69,21 +76,106 @@ def test_a_raising_callback_reaches_on_error(pooled, errors):
     assert pooled.stats()["errors"] == 1
 
 
-def test_a_callback_that_raises_after_its_heap_was_closed_reaches_on_error(pooled, errors):
-    inside, closed = threading.Event(), threading.Event()
+def test_close_waits_for_what_the_executor_has_begun_whose_errors_are_told(pooled, errors):
+    inside, leave = threading.Event(), threading.Event()
     error = ValueError("mine")
 
     def late():
         inside.set()
-        closed.wait(PATIENCE)
+        leave.wait(PATIENCE)
         raise error
 
     timer = AfterFunc(0, late, heap=pooled)
     assert inside.wait(PATIENCE)
-    pooled.close()
-    closed.set()
-    wait_until(lambda: errors)
+    closing = Background(pooled.close)
+    wait_until(lambda: pooled.closed)
+    time.sleep(0.02)
+    assert closing.running
+    leave.set()
+    closing.result()
     assert errors == [(error, timer)]
+
+
+def test_close_calls_off_what_the_executor_has_not_begun():
+    calls, inside, leave, futures = [], threading.Event(), threading.Event(), []
+
+    class Recording:
+        def submit(self, func, /, *args):
+            futures.append(pool.submit(func, *args))
+            return futures[-1]
+
+    with ThreadPoolExecutor(1) as pool:
+        heap = TimerHeap("called off", executor=Recording())
+        AfterFunc(0, lambda: inside.set() or leave.wait(PATIENCE), heap=heap)
+        assert inside.wait(PATIENCE)
+        timers = [AfterFunc(0, calls.append, number, heap=heap) for number in range(100)]
+        wait_until(lambda: heap.stats()["fired"] == 101)
+        assert not any(timer.stop() for timer in timers)    # handed over: too late for that
+        closing = Background(heap.close)
+        wait_until(lambda: all(future.cancelled() for future in futures[1:]))
+        leave.set()
+        closing.result()
+        assert calls == []
+        pool.submit(int).result()
+    assert calls == []
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_no_callback_begins_once_close_has_returned(threads):
+    for turn in range(50):
+        closed, late, calls = [], [], []
+        with ThreadPoolExecutor(threads) as pool:
+            heap = TimerHeap("racing", executor=pool)
+            for _ in range(50):
+                AfterFunc(turn * 1e-5, lambda closed=closed, late=late, calls=calls: (late if closed else calls).append(1),
+                          heap=heap)
+            time.sleep(turn * 2e-5)
+            heap.close()
+            closed.append(True)
+        assert late == []
+        assert heap.stats()["errors"] == 0
+
+
+def test_a_callback_may_close_its_heap_in_an_executor(pooled):
+    done = threading.Event()
+    AfterFunc(0, lambda: pooled.close() or done.set(), heap=pooled)
+    assert done.wait(PATIENCE)
+    assert pooled.closed
+
+
+def test_callbacks_that_close_each_others_heaps_end(pool):
+    heaps = [TimerHeap("one", executor=pool), TimerHeap("other", executor=pool)]
+    barrier, ended = threading.Barrier(2), []
+
+    def close(heap):
+        barrier.wait(PATIENCE)
+        heap.close()
+        ended.append(heap)
+
+    for heap, other in zip(heaps, reversed(heaps), strict=True):
+        AfterFunc(0, close, other, heap=heap)
+    wait_until(lambda: len(ended) == 2)
+
+
+def test_ctrl_c_breaks_out_of_a_close_that_waits():
+    run_ok("""
+        import os, signal, threading, time
+        from concurrent.futures import ThreadPoolExecutor
+        from timerheap import AfterFunc, TimerHeap
+        inside, leave = threading.Event(), threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+            heap = TimerHeap(executor=pool)
+            AfterFunc(0, lambda: inside.set() or leave.wait(30), heap=heap)
+            inside.wait(30)
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+            try:
+                heap.close()
+            except KeyboardInterrupt:
+                leave.set()
+            else:
+                raise AssertionError
+            heap.close()
+    """)
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
@@ -140,6 +232,116 @@ def test_a_shut_down_executor_is_an_error_of_the_callback(errors):
     assert isinstance(exc, RuntimeError)
     assert failed is timer
     heap.close()
+
+
+def double(results, number):
+    with open(results, "a") as file:
+        file.write(f"{2 * number}\n")
+
+
+def no_result_to_send(results):
+    double(results, 1)
+    return threading.Lock()
+
+
+def fail_elsewhere():
+    raise LookupError("elsewhere")
+
+
+def test_a_process_pool_runs_callbacks_too(tmp_path, errors):
+    results = tmp_path / "results"
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool, \
+            TimerHeap("processes", executor=pool, on_error=lambda *args: errors.append(args)) as heap:
+        for number in range(5):
+            AfterFunc(0, double, results, number, heap=heap)
+        AfterFunc(0, no_result_to_send, results, heap=heap)
+        wait_until(lambda: results.exists() and len(results.read_text().split()) == 6)
+    assert sorted(map(int, results.read_text().split())) == [0, 2, 2, 4, 6, 8]
+    assert errors == []
+
+
+def test_whatever_keeps_a_process_pool_from_running_a_callback_reaches_on_error(errors):
+    """What cannot be pickled, and what the callback raises over there."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool, \
+            TimerHeap("processes", executor=pool, on_error=lambda exc, timer: errors.append((exc, timer))) as heap:
+        unpicklable = AfterFunc(0, lambda: None, heap=heap)
+        argument = AfterFunc(0, double, threading.Lock(), heap=heap)
+        context = AfterFunc(0, int, context=contextvars.Context(), heap=heap)
+        failing = AfterFunc(0, fail_elsewhere, heap=heap)
+        wait_until(lambda: len(errors) == 4)
+        assert {id(timer) for _, timer in errors} == {id(timer) for timer in (unpicklable, argument, context, failing)}
+        [elsewhere] = [exc for exc, timer in errors if timer is failing]
+        assert isinstance(elsewhere, LookupError)
+        assert heap.stats()["errors"] == 4
+        assert heap.stats()["fired"] == 4
+
+
+def test_a_broken_pool_reaches_on_error(errors):
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool, \
+            TimerHeap("broken", executor=pool, on_error=lambda exc, timer: errors.append(type(exc))) as heap:
+        AfterFunc(0, os._exit, 1, heap=heap)
+        wait_until(lambda: errors)
+        AfterFunc(0, int, heap=heap)
+        wait_until(lambda: len(errors) == 2)
+    assert errors == [BrokenProcessPool] * 2
+
+
+def test_what_the_pool_cancels_reaches_on_error(errors):
+    inside, leave = threading.Event(), threading.Event()
+    pool = ThreadPoolExecutor(1)
+    heap = TimerHeap("cancelled", executor=pool, on_error=lambda exc, timer: errors.append((type(exc), timer)))
+    AfterFunc(0, lambda: inside.set() or leave.wait(PATIENCE), heap=heap)
+    assert inside.wait(PATIENCE)
+    timer = AfterFunc(0, print, "never", heap=heap)
+    wait_until(lambda: heap.stats()["fired"] == 2)
+    pool.shutdown(wait=False, cancel_futures=True)
+    wait_until(lambda: errors)
+    leave.set()
+    assert errors == [(CancelledError, timer)]
+    heap.close()
+
+
+def test_an_executor_may_return_anything():
+    """Its own future, that of an event loop, nothing at all: then the job itself tells what it has come to."""
+    calls, errors = [], []
+
+    class Bare:
+        def submit(self, func, /, *args):
+            threading.Thread(target=func, args=args).start()
+
+    class Loops(Bare):
+        def submit(self, func, /, *args):
+            super().submit(func, *args)
+            return loop.create_future()
+
+    loop = asyncio.new_event_loop()
+    loop.set_debug(True)
+    for executor in (Bare(), Loops()):
+        with TimerHeap("any", executor=executor, on_error=lambda exc, timer: errors.append(type(exc))) as heap:
+            AfterFunc(0, calls.append, 1, heap=heap)
+            AfterFunc(0, fail, ValueError, heap=heap)
+            wait_until(lambda: calls and errors)
+        assert (calls, errors) == ([1], [ValueError])
+        calls.clear()
+        errors.clear()
+    loop.close()
+
+
+def test_jobs_are_let_go(pooled):
+    class Callback:
+        def __call__(self):
+            pass
+
+    callback = Callback()
+    reference = weakref.ref(callback)
+    AfterFunc(0, callback, heap=pooled)
+    del callback
+
+    def freed():
+        gc.collect()
+        return reference() is None
+
+    wait_until(freed)
 
 
 def test_channels_do_not_need_the_executor(pooled):
