@@ -37,7 +37,53 @@ def test_a_heap_without_timers_has_no_thread():
     run_ok(COUNTING + "heap = TimerHeap('idle'); assert native() == 1; heap.close()")
 
 
-def test_the_first_timer_starts_the_worker_named_after_its_heap(heap):
+def test_channel_timers_need_no_thread():
+    """Not even where none can be had, and where the program is ending; a callback has its worker as ever."""
+    run_ok(COUNTING + """
+import atexit, threading
+from timerheap import after, select, sleep, tick
+
+class Refusing(threading.Thread):
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+def use_channels(heap):
+    timer, ticker = Timer(0, heap=heap), Ticker(0.001, heap=heap)
+    assert timer.c.recv() and ticker.c.recv() and next(ticker)
+    assert timer.reset(3600) is False and timer.reset(0.001) is True
+    ticker.reset(0.002)
+    assert select(timer.c, Timer(3600, heap=heap).c)[0] is timer.c
+    assert after(0.001).recv() and tick(0.001).recv()
+    sleep(0.001)
+    assert native() == 1, native()
+
+heap = TimerHeap("channels")
+use_channels(heap)
+thread, threading.Thread = threading.Thread, Refusing
+use_channels(heap)
+try:
+    AfterFunc(0, print, heap=heap)
+except RuntimeError:
+    pass
+else:
+    raise AssertionError
+threading.Thread = thread
+done = threading.Event()
+AfterFunc(0, done.set, heap=heap)
+assert done.wait(30) and native() == 2
+heap.close()
+assert settles_at(1)
+atexit.register(use_channels, TimerHeap("last"))
+
+class Late:
+    def __del__(self, Timer=Timer):
+        assert Timer(0).c.recv() and Timer(3600).stop()
+
+late = Late()
+""")
+
+
+def test_the_first_function_timer_starts_the_worker_named_after_its_heap(heap):
     before = threading.active_count()
     AfterFunc(FAR, print, heap=heap)
     wait_until(lambda: "test" in names())

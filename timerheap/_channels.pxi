@@ -112,13 +112,11 @@ cdef int chan_refuse() except -1:
     raise RuntimeError(CLOSED_HEAP)
 
 
-cdef inline object chan_arm(th_chan* ch, TimerHeap heap, int64_t ns, int64_t period):
+cdef inline object chan_arm(th_chan* ch, int64_t ns, int64_t period):
     """Takes C. Arm or re-arm, ns from now. True if an earlier arming was live, or expired and not
     received."""
     cdef bint was, closed
-    cdef int64_t when
-    ready(heap)
-    when = th_deadline(th_now(ch.core), ns)
+    cdef int64_t when = th_deadline(th_now(ch.core), ns)
     th_chan_lock()
     closed = ch.core.closed
     was = th_chan_live(ch)
@@ -414,7 +412,7 @@ cdef class Ticker:
         cdef int64_t ns = positive_period(period)
         cdef TimerHeap home = heap_or_default(heap)
         self.channel = new_channel(home)
-        chan_arm(&self.channel.ch, home, ns, ns)
+        chan_arm(&self.channel.ch, ns, ns)
 
     @property
     def c(self):
@@ -441,7 +439,7 @@ cdef class Ticker:
         constructor does, and leaves the Ticker as it was then.
         """
         cdef int64_t ns = positive_period(period)
-        chan_arm(&self.channel.ch, self.channel.heap, ns, ns)
+        chan_arm(&self.channel.ch, ns, ns)
 
     def __iter__(self):
         return self
@@ -481,7 +479,7 @@ def after(delay):
     cdef Channel channel
     to_ns(delay, &ns)
     channel = new_channel(current_default())
-    chan_arm(&channel.ch, channel.heap, ns, 0)
+    chan_arm(&channel.ch, ns, 0)
     return channel
 
 
@@ -490,7 +488,7 @@ def tick(period):
     """
     cdef int64_t ns = positive_period(period)
     cdef Channel channel = new_channel(current_default())
-    chan_arm(&channel.ch, channel.heap, ns, ns)
+    chan_arm(&channel.ch, ns, ns)
     return channel
 
 

@@ -83,8 +83,8 @@ cdef inline object deadline_or_inf(int64_t when):
 # ---- the heap object ------------------------------------------------------------------------------------------------
 
 cdef class TimerHeap:
-    """A set of timers with one worker thread, which is started by the first timer and named after
-    the heap.
+    """A set of timers with one worker thread, which is started by the first function timer and
+    named after the heap. Channel timers need none.
 
     Callbacks run on the worker, one after another, or are submitted to executor, anything with
     submit(func, *args). What they raise is given to on_error(exception, timer), else to
@@ -498,7 +498,7 @@ cdef class Timer:
         fetch_handle(<PyObject*>self)
         to_ns(delay, &ns)
         if th_fixed_flags(&self.t) & TH_CHANNEL:
-            return chan_arm(&(<Channel>self.t.func).ch, self.heap, ns, 0)
+            return chan_arm(&(<Channel>self.t.func).ch, ns, 0)
         return rearm(self, ns)
 
     @property
@@ -627,7 +627,7 @@ cdef int init_channel_timer(Timer self, object delay, object heap) except -1:
     self.t.func = <void*>channel
     if FREE_THREADED:
         gc_track(<PyObject*>self)
-    chan_arm(&channel.ch, self.heap, ns, 0)
+    chan_arm(&channel.ch, ns, 0)
     return 0
 
 
