@@ -80,6 +80,8 @@ typedef struct th_core {
     size_t chan_live;        /* channel timers live or unread; guard C */
     size_t tickers;          /* running Tickers, which count in no other place; guard C */
     uint32_t epoch;          /* channel armings of an earlier epoch are void (close, fork); guard C */
+    struct th_group *ring;   /* those who wait on its channels, a ring, see channel.h; guard C */
+    uint64_t turns;          /* times that all of them were told to look again; guard C */
 
     atomic_int closed;       /* guard M to write; set once. A waiting receiver reads it with C alone, and no GIL */
     th_flag exiting;         /* the interpreter is on its way out: arming works, nothing fires; set once */

@@ -84,6 +84,7 @@ static void th_after_fork_in_child(void)
         c->epoch++;
         c->chan_cancelled += c->chan_live;
         c->chan_live = c->tickers = 0;
+        c->ring = NULL;
         c->exiting = c->firing = 0;
         c->running = c->manual;
         c->pausing = 1;

@@ -85,13 +85,6 @@ cdef inline void chan_retire(th_chan* ch) noexcept nogil:
         ch.core.chan_cancelled += 1
 
 
-cdef inline void wake_head(th_chan* ch) noexcept nogil:
-    """Whoever is first in line has to look again: at a new deadline, or at having become the
-    first."""
-    if ch.head != NULL:
-        th_wake(ch.head.waiter)
-
-
 cdef inline bint chan_take(th_chan* ch, int64_t now, int64_t* when) noexcept nogil:
     """Receive: True and the deadline if ch has expired at now. A Ticker goes on to its next tick
     after now."""
@@ -123,6 +116,8 @@ cdef inline object chan_arm(th_chan* ch, int64_t ns, int64_t period):
     if not closed:
         if was:
             chan_retire(ch)
+        if not was or when < ch.when:
+            th_note_head(ch)        # whose key would be too late
         ch.when = when
         ch.period = period
         ch.epoch = ch.core.epoch
@@ -132,7 +127,6 @@ cdef inline object chan_arm(th_chan* ch, int64_t ns, int64_t period):
         else:
             ch.core.chan_live += 1
             ch.core.chan_arms += 1
-        wake_head(ch)
     th_chan_unlock()
     if closed:
         chan_refuse()
@@ -146,7 +140,7 @@ cdef inline object chan_stop(th_chan* ch):
     was = th_chan_live(ch)
     if was:
         chan_retire(ch)
-        wake_head(ch)               # an iteration ends when its Ticker is stopped
+        th_note_head(ch)            # an iteration ends when its Ticker is stopped
     th_chan_unlock()
     return was
 
@@ -168,22 +162,29 @@ cdef object chan_when(th_chan* ch):
     return deadline_or_inf(when) if live else None
 
 
-cdef void wake_waiters(th_core* core) noexcept:
-    """Takes C.  Everyone blocked on a channel of this heap looks again."""
-    cdef th_waiter* w
-    cdef size_t i
+cdef void wake_waiters(th_core* core) noexcept nogil:
+    """Takes C.  Everyone blocked on a channel of this heap looks again.
+
+    The ring turns past those who have been told. Who joins later, or is told by another thread meanwhile, has a mark
+    that says so.
+    """
+    cdef uint64_t turn
+    cdef th_group* group
+    cdef size_t work = 0
     th_chan_lock()
-    w = th_waiters
-    while w != NULL:
-        for i in range(w.count):
-            if w.nodes[i].chan.core == core:
-                th_wake(w)
-                break
-        w = w.next
+    core.turns += 1
+    turn = core.turns
+    while core.ring != NULL and core.ring.mark < turn:
+        group = core.ring
+        group.mark = core.turns
+        core.ring = group.next
+        group.waiter.again = True
+        work += STEPS_A_WAKE if th_wake(group.waiter) else 1
+        offer(&work)
     th_chan_unlock()
 
 
-cdef void close_channels(th_core* core) noexcept:
+cdef void close_channels(th_core* core) noexcept nogil:
     """Takes C.  Void every arming of this heap's channels and wake who waits for them."""
     th_chan_lock()
     core.epoch += 1
@@ -193,7 +194,12 @@ cdef void close_channels(th_core* core) noexcept:
     wake_waiters(core)
 
 
-# ---- blocking -------------------------------------------------------------------------------------------------------
+# ---- looking --------------------------------------------------------------------------------------------------------
+
+cdef enum:
+    SLICE = 128           # steps between two offers of C: about 10 us when none of the channels is in the cache
+    STEPS_A_WAKE = 16     # what a system call counts for
+    NODES_ON_STACK = 4    # of a receiver of so few channels, which allocates nothing
 
 cdef enum outcome:
     RECEIVED
@@ -204,97 +210,247 @@ cdef enum outcome:
     DEADLOCK
 
 
-cdef inline void set_waiters(th_waiter* first) noexcept nogil:
-    global th_waiters
-    th_waiters = first
+cdef struct glance:
+    bint once             # a stopped channel counts as an end, as it does for iteration
+    int64_t now           # the time, but for manual heaps; as of when C was taken last
+    size_t work           # steps in this slice
+    size_t ready          # channels seen ready
+    size_t pick           # one of them, each with the same chance: its index
+    th_core* clock        # what a timeout counts by: real time if any of the channels does
 
 
-cdef void join_lines(th_waiter* w) noexcept nogil:
-    """Stand in line at each channel of w, and be known as blocked."""
+cdef inline bint offer(size_t* work) noexcept nogil:
+    """Let others have C if a slice is over. True if so: C may have been free meanwhile."""
+    if work[0] < SLICE:
+        return False
+    work[0] = 0
+    th_chan_offer()
+    return True
+
+
+cdef inline void pause(glance* g, size_t steps) noexcept nogil:
+    g.work += steps
+    if offer(&g.work):
+        g.now = th_monotonic()
+
+
+cdef inline outcome see(glance* g, th_chan* ch, size_t i) noexcept nogil:
+    """Look at one channel. RECEIVED: it is ready; TIMED_OUT: not yet; else an end."""
+    cdef th_core* core = ch.core
+    if core.closed:
+        return HEAP_CLOSED
+    if not th_chan_live(ch):
+        return STOPPED if g.once else TIMED_OUT
+    if ch.when > (th_now(core) if core.manual else g.now) or ch.when == TH_NEVER:
+        return TIMED_OUT
+    g.ready += 1
+    if th_random_below(g.ready) == 0:
+        g.pick = i
+    return RECEIVED
+
+
+cdef inline void weigh(glance* g, th_chan* ch) noexcept nogil:
+    """What waiting for this channel, which is not ready, would mean."""
+    if g.clock == NULL or not ch.core.manual:
+        g.clock = ch.core
+
+
+cdef inline th_chan* chan_of(PyObject* channel) noexcept nogil:
+    return &(<Channel>channel).ch
+
+
+cdef outcome look_once(PyObject** channels, size_t count, glance* g, int64_t* when) noexcept nogil:
+    """Takes C. Receive from one of the ready channels. TIMED_OUT: there are none, and g says what waiting would
+    mean."""
     cdef size_t i
+    cdef th_chan* ch
+    cdef outcome result
+    cdef bint taken = False
+    g.work = 0
+    th_chan_lock()
+    g.now = th_monotonic()
+    while not taken:
+        g.ready = 0
+        g.clock = NULL
+        for i in range(count):
+            if i + PREFETCH < count:
+                prefetch(chan_of(channels[i + PREFETCH]))
+            ch = chan_of(channels[i])
+            result = see(g, ch, i)
+            if result == TIMED_OUT:
+                weigh(g, ch)
+            elif result != RECEIVED:
+                th_chan_unlock()
+                return result
+            pause(g, 1)
+        if g.ready == 0:
+            break
+        ch = chan_of(channels[g.pick])
+        taken = chan_take(ch, th_now(ch.core), when)    # else another came first, between two slices
+    th_chan_unlock()
+    return RECEIVED if taken else TIMED_OUT
+
+
+# ---- waiting --------------------------------------------------------------------------------------------------------
+
+# The heap of a waiter: binary, by when. A node knows the place of its key. The functions that move keys return how many
+# steps it took.
+
+cdef inline void put_watch(th_waiter* w, size_t i, th_watch key) noexcept nogil:
+    w.watches[i] = key
+    key.node.place = i + 1
+
+
+cdef size_t raise_watch(th_waiter* w, size_t i, th_watch key) noexcept nogil:
+    """Put key into the hole at i or above."""
+    cdef size_t steps = 1
+    while i > 0 and w.watches[(i - 1) >> 1].when > key.when:
+        put_watch(w, i, w.watches[(i - 1) >> 1])
+        i = (i - 1) >> 1
+        steps += 1
+    put_watch(w, i, key)
+    return steps
+
+
+cdef size_t sink_watch(th_waiter* w, size_t i, th_watch key) noexcept nogil:
+    """Put key into the hole at i or below."""
+    cdef size_t child = 2 * i + 1, steps = 1
+    while child < w.watched:
+        if child + 1 < w.watched and w.watches[child + 1].when < w.watches[child].when:
+            child += 1
+        if w.watches[child].when >= key.when:
+            break
+        put_watch(w, i, w.watches[child])
+        i = child
+        child = 2 * i + 1
+        steps += 1
+    put_watch(w, i, key)
+    return steps
+
+
+cdef size_t watch(th_waiter* w, th_node* node, int64_t when) noexcept nogil:
+    """A key for node no later than when."""
+    cdef th_watch key
+    key.when = when
+    key.node = node
+    if node.place == 0:
+        w.watched += 1
+        return raise_watch(w, w.watched - 1, key)
+    if when < w.watches[node.place - 1].when:
+        return raise_watch(w, node.place - 1, key)
+    return 0
+
+
+cdef size_t unwatch(th_waiter* w, th_node* node) noexcept nogil:
+    """No key for node."""
+    cdef size_t i = node.place - 1
+    cdef int64_t was
+    cdef th_watch last
+    if node.place == 0:
+        return 0
+    was = w.watches[i].when
+    node.place = 0
+    w.watched -= 1
+    if i == w.watched:
+        return 1
+    last = w.watches[w.watched]
+    return raise_watch(w, i, last) if last.when < was else sink_watch(w, i, last)
+
+
+cdef inline outcome look_at(th_waiter* w, glance* g, th_node* node) noexcept nogil:
+    """Look at one node, and keep an eye on it where it is this waiter's to watch. A channel seen ready is not to be
+    seen a second time, or it would have twice the chance."""
+    cdef th_chan* ch = node.chan
+    cdef outcome result = see(g, ch, node - w.nodes)
+    cdef size_t steps = 1
+    if result == RECEIVED:
+        steps += unwatch(w, node)
+    elif th_chan_live(ch) and ch.when != TH_NEVER and not ch.core.manual and node.prev == NULL:
+        steps += watch(w, node, ch.when)
+    pause(g, steps)
+    return result
+
+
+cdef inline bint has_unseen(th_waiter* w, glance* g) noexcept nogil:
+    return w.again or w.changed != NULL or (w.watched and w.watches[0].when <= g.now)
+
+
+cdef outcome look_at_all(th_waiter* w, glance* g) noexcept nogil:
+    """Look at every node."""
+    cdef size_t i
+    cdef outcome result
+    while w.changed != NULL:
+        th_next_changed(w)
+        pause(g, 1)
+    w.again = False
+    for i in range(w.count):
+        if i + PREFETCH < w.count:
+            prefetch(w.nodes[i + PREFETCH].chan)
+        result = look_at(w, g, w.nodes + i)
+        if result != RECEIVED and result != TIMED_OUT:
+            return result
+    return TIMED_OUT
+
+
+cdef outcome look(th_waiter* w, glance* g, int64_t* when) noexcept nogil:
+    """Look at what this waiter has not seen, and receive: from one of the ready channels, each with the same chance.
+    TIMED_OUT means nothing was received; if C has been let go of meanwhile, there may be something unseen again."""
+    cdef outcome result = TIMED_OUT
     cdef th_node* node
     cdef th_chan* ch
-    for i in range(w.count):
-        node = w.nodes + i
-        ch = node.chan
-        node.waiter = w
-        node.next = NULL
-        node.prev = ch.tail
-        if ch.tail != NULL:
-            ch.tail.next = node
+    g.ready = 0
+    if w.again:
+        result = look_at_all(w, g)
+    while result == TIMED_OUT or result == RECEIVED:
+        if w.changed != NULL:
+            node = th_next_changed(w)
+        elif w.watched and w.watches[0].when <= g.now:
+            node = w.watches[0].node
+            g.work += unwatch(w, node)
         else:
-            ch.head = node
-        ch.tail = node
-    w.prev = NULL
-    w.next = th_waiters
-    if w.next != NULL:
-        w.next.prev = w
-    set_waiters(w)
+            break
+        result = look_at(w, g, node)
+    if result != TIMED_OUT and result != RECEIVED:
+        return result
+    if g.ready == 0:
+        return TIMED_OUT
+    ch = w.nodes[g.pick].chan
+    if chan_take(ch, th_now(ch.core), when):
+        return RECEIVED
+    w.again = True                      # another came first, and what else was ready is not watched any more
+    return TIMED_OUT
 
 
-cdef void leave_lines(th_waiter* w) noexcept nogil:
+cdef void join_lines(th_waiter* w, glance* g) noexcept nogil:
+    """Stand in line at each channel of w, all of which are to be looked at then."""
+    cdef size_t i
+    th_stay_awake(w)
+    for i in range(w.heaps):
+        th_join_ring(w.groups + i)
+        pause(g, 1)
+    for i in range(w.count):
+        if i + PREFETCH < w.count:
+            prefetch(w.nodes[i + PREFETCH].chan)
+        w.nodes[i].place = 0
+        th_join_line(w.nodes + i)
+        pause(g, 1)
+    w.watched = 0
+    w.again = True
+
+
+cdef void leave_lines(th_waiter* w, glance* g) noexcept nogil:
     """Leave every line; where w was the first, the next one takes over the watch."""
     cdef size_t i
-    cdef th_node* node
-    cdef th_chan* ch
-    cdef bint was_head
     for i in range(w.count):
-        node = w.nodes + i
-        ch = node.chan
-        was_head = node.prev == NULL
-        if was_head:
-            ch.head = node.next
-        else:
-            node.prev.next = node.next
-        if node.next != NULL:
-            node.next.prev = node.prev
-        else:
-            ch.tail = node.prev
-        if was_head:
-            wake_head(ch)
-    if w.prev != NULL:
-        w.prev.next = w.next
-    else:
-        set_waiters(w.next)
-    if w.next != NULL:
-        w.next.prev = w.prev
-
-
-cdef outcome look(th_waiter* w, bint once, size_t* chosen, int64_t* when, int64_t* wake_at) noexcept nogil:
-    """Try to receive: one of the ready channels, each with the same chance.
-
-    TIMED_OUT here means nothing to receive yet; wake_at then is the earliest deadline that this
-    waiter has to watch. once: a stopped channel counts as an end (STOPPED), as it does for
-    iteration.
-    """
-    cdef size_t i, ready_count = 0, pick = 0
-    cdef th_chan* ch
-    cdef int64_t now = 0
-    cdef th_core* last = NULL
-    cdef bint live
-    wake_at[0] = TH_NEVER
-    for i in range(w.count):
-        ch = w.nodes[i].chan
-        if ch.core.closed:
-            return HEAP_CLOSED
-        if ch.core != last:
-            last = ch.core
-            now = th_now(last)
-        live = th_chan_live(ch)
-        if live and ch.when <= now and ch.when != TH_NEVER:
-            ready_count += 1
-            if th_random_below(ready_count) == 0:
-                pick = i
-        elif live and ch.when < wake_at[0] and not ch.core.manual and w.nodes[i].prev == NULL:
-            wake_at[0] = ch.when
-        elif once and not live:
-            return STOPPED
-    if ready_count == 0:
-        return TIMED_OUT
-    ch = w.nodes[pick].chan
-    chan_take(ch, th_now(ch.core), when)
-    chosen[0] = pick
-    return RECEIVED
+        if i + PREFETCH < w.count:
+            prefetch(w.nodes[i + PREFETCH].chan)
+        if th_leave_line(w.nodes + i) and th_note_head(w.nodes[i].chan):
+            g.work += STEPS_A_WAKE
+        pause(g, 1)
+    for i in range(w.heaps):
+        th_leave_ring(w.groups + i)
+        pause(g, 1)
+    w.changed = NULL
 
 
 cdef inline int64_t signals_at() noexcept nogil:
@@ -303,87 +459,179 @@ cdef inline int64_t signals_at() noexcept nogil:
     return th_monotonic() + NS_PER_S if current_thread() == main_thread else TH_NEVER
 
 
-cdef outcome wait_lines(th_waiter* w, th_core* clock, int64_t until, bint once, size_t* chosen,
-                        int64_t* when) noexcept nogil:
-    """Takes C. Block in line until there is something to receive, until has come on clock's clock,
-    or a signal arrived."""
+cdef outcome wait_lines(th_waiter* w, glance* g, int64_t until, int64_t* when) noexcept nogil:
+    """Takes C. Block in line until there is something to receive, until has come on the clock, or a signal arrived."""
     cdef outcome result
     cdef int64_t look_at = signals_at()
-    cdef int64_t wake_at = TH_NEVER
-    cdef bint interrupted = False
+    cdef int64_t wake_at
+    cdef bint late, interrupted = False
     cdef unsigned long slack = th_slack_fine()
     th_chan_lock()
-    join_lines(w)
+    join_lines(w, g)
     while True:
-        th_rearm_wait(w)
-        result = look(w, once, chosen, when, &wake_at)
-        if result != TIMED_OUT or (until != TH_NEVER and th_now(clock) >= until):
+        g.now = th_monotonic()
+        late = until != TH_NEVER and th_now(g.clock) >= until
+        result = look(w, g, when)
+        if result != TIMED_OUT or late:
             break
         if interrupted:
             result = SIGNALLED
             break
-        if until < wake_at and not clock.manual:
+        if has_unseen(w, g):
+            continue
+        wake_at = w.watches[0].when if w.watched else TH_NEVER
+        if until < wake_at and not g.clock.manual:
             wake_at = until
+        debug_watches(w)
+        th_rearm_wait(w)
         th_chan_unlock()
         interrupted = th_wait(w, min(wake_at, look_at)) == EINTR or (look_at < TH_NEVER and th_monotonic() >= look_at)
         th_chan_lock()
-    leave_lines(w)
+        th_stay_awake(w)
+        g.work = 0
+    leave_lines(w, g)
     th_chan_unlock()
     th_slack_restore(slack)
+    return result
+
+
+cdef void debug_watches(th_waiter* w) noexcept nogil:
+    """Debug builds run this before each sleep over a few channels: the invariant of csrc/channel.h."""
+    cdef size_t i
+    cdef th_node* node
+    cdef th_chan* ch
+    cdef bint good = True
+    if not DEBUG_BUILD or w.count > SLICE:
+        return
+    for i in range(w.watched):
+        good = good and w.watches[i].node.place == i + 1
+        good = good and (i == 0 or w.watches[i].when >= w.watches[(i - 1) >> 1].when)
+    for i in range(w.count):
+        node = w.nodes + i
+        ch = node.chan
+        if node.prev == NULL and th_chan_live(ch) and ch.when != TH_NEVER and not ch.core.manual:
+            good = good and node.place and w.watches[node.place - 1].when <= ch.when
+    if not good:
+        fprintf(stderr, b"timerheap: a receiver sleeps past a deadline\n")
+        abort()
+
+
+cdef size_t find_heaps(th_waiter* w, th_group* groups) noexcept nogil:
+    """A group for each heap that w has a channel of; groups may be NULL, to count them. Of many heaps some may have
+    more than one."""
+    cdef (th_core*)[16] recent
+    cdef th_core* core
+    cdef size_t i, slot, n = 0
+    memset(recent, 0, sizeof(recent))
+    for i in range(w.count):
+        core = w.nodes[i].chan.core
+        slot = (<size_t>core >> 6) & 15
+        if recent[slot] == core:
+            continue
+        recent[slot] = core
+        if groups != NULL:
+            groups[n].core = core
+            groups[n].waiter = w
+        n += 1
+    return n
+
+
+cdef int compare_heaps(const void* a, const void* b) noexcept nogil:
+    cdef size_t first = <size_t>(<th_group*>a).core, second = <size_t>(<th_group*>b).core
+    return (first > second) - (first < second)
+
+
+cdef size_t merge_heaps(th_group* groups, size_t count) noexcept nogil:
+    """One group for each heap; returns how many are left."""
+    cdef size_t i, n = 0
+    qsort(groups, count, sizeof(th_group), compare_heaps)
+    for i in range(count):
+        if n == 0 or groups[i].core != groups[n - 1].core:
+            groups[n] = groups[i]
+            n += 1
+    return n
+
+
+cdef bint prepare(th_waiter* w, PyObject** channels, size_t count) noexcept nogil:
+    """Nodes for so many channels, the room for their keys, and the groups. w has room for NODES_ON_STACK of each.
+    False when there is no memory; abandon(w) in any case."""
+    cdef size_t i
+    w.count = count
+    if count > NODES_ON_STACK:
+        w.nodes = <th_node*>malloc(count * sizeof(th_node))
+        w.watches = <th_watch*>malloc(count * sizeof(th_watch))
+        if w.nodes == NULL or w.watches == NULL:
+            return False
+    for i in range(count):
+        w.nodes[i].chan = chan_of(channels[i])
+        w.nodes[i].waiter = w
+    w.heaps = find_heaps(w, NULL)
+    if w.heaps > NODES_ON_STACK:
+        w.groups = <th_group*>malloc(w.heaps * sizeof(th_group))
+        if w.groups == NULL:
+            return False
+    find_heaps(w, w.groups)
+    if w.heaps > NODES_ON_STACK:
+        w.heaps = merge_heaps(w.groups, w.heaps)
+    return True
+
+
+cdef outcome wait(PyObject** channels, size_t count, glance* g, int64_t until, int64_t* when) except *:
+    """Block until there is something to receive, or until has come on the clock. Signal handlers run meanwhile, out
+    of line: they may receive themselves."""
+    cdef th_node[NODES_ON_STACK] nodes
+    cdef th_watch[NODES_ON_STACK] watches
+    cdef th_group[NODES_ON_STACK] groups
+    cdef th_waiter w
+    cdef outcome result = SIGNALLED
+    cdef bint ready
+    memset(&w, 0, sizeof(w))
+    w.nodes = nodes
+    w.watches = watches
+    w.groups = groups
+    try:
+        with nogil:
+            ready = prepare(&w, channels, count)
+            if ready:
+                result = wait_lines(&w, g, until, when)
+        if not ready:
+            raise MemoryError()
+        while result == SIGNALLED:
+            PyErr_CheckSignals()
+            with nogil:
+                result = wait_lines(&w, g, until, when)
+    finally:
+        if w.nodes != nodes:
+            free(w.nodes)
+        if w.watches != watches:
+            free(w.watches)
+        if w.groups != groups:
+            free(w.groups)
     return result
 
 
 cdef size_t receive(PyObject** channels, size_t count, object timeout, bint once, double* value) except? -1:
     """Receive from one of count > 0 channels; returns its index, and the deadline in value. With
     once, -1 and no exception when the channel is stopped."""
-    cdef th_node[4] few
-    cdef th_node* nodes = few
-    cdef th_waiter w
-    cdef th_core* clock
-    cdef int64_t ns = TH_NEVER, until = TH_NEVER, when = 0, wake_at = 0
-    cdef size_t i, chosen = 0
+    cdef glance g
+    cdef int64_t ns = TH_NEVER, when = 0
     cdef outcome result
-    cdef bint driver = False
     if timeout is not None:
         to_ns(timeout, &ns)
-    if count > 4:
-        nodes = <th_node*>malloc(count * sizeof(th_node))
-        if nodes == NULL:
-            raise MemoryError()
-    memset(nodes, 0, count * sizeof(th_node))
-    memset(&w, 0, sizeof(w))
-    w.nodes = nodes
-    w.count = count
-    clock = (<Channel>channels[0]).ch.core
-    for i in range(count):
-        nodes[i].chan = &(<Channel>channels[i]).ch
-        if not nodes[i].chan.core.manual:
-            clock = nodes[i].chan.core
-    try:
-        th_chan_lock()
-        result = look(&w, once, &chosen, &when, &wake_at)
-        th_chan_unlock()
-        if result == TIMED_OUT and ns > 0:
-            if clock.manual and (<Channel>channels[0]).heap.driver == current_thread():
-                result = DEADLOCK
-            else:
-                until = th_deadline(th_now(clock), ns)
-        while result == TIMED_OUT and ns > 0:
-            with nogil:
-                result = wait_lines(&w, clock, until, once, &chosen, &when)
-            if result == SIGNALLED:
-                PyErr_CheckSignals()
-                result = TIMED_OUT
-                if clock.closed:
-                    result = HEAP_CLOSED
-                continue
-            break
-    finally:
-        if nodes != few:
-            free(nodes)
+    g.once = once
+    if count <= SLICE:
+        result = look_once(channels, count, &g, &when)
+    else:
+        with nogil:
+            result = look_once(channels, count, &g, &when)
+    if result == TIMED_OUT and ns > 0:
+        if g.clock.manual and (<Channel>channels[0]).heap.driver == current_thread():
+            result = DEADLOCK
+        else:
+            result = wait(channels, count, &g, th_deadline(th_now(g.clock), ns), &when)
     if result == RECEIVED:
         value[0] = to_seconds(when)
-        return chosen
+        return g.pick
     if result == STOPPED or (once and result == HEAP_CLOSED):
         return <size_t>-1
     if result == HEAP_CLOSED:
@@ -510,6 +758,11 @@ def select(*channels, timeout=None):
     items = tuple_items(<PyObject*>channels)
     i = receive(items, count, timeout, False, &value)
     return channels[i], value
+
+
+def longest_slice():
+    """For tests: in a debug build the most steps of channel work under one hold of the mutex since the last call."""
+    return th_longest_slice()
 
 
 def sleep(delay):

@@ -170,6 +170,7 @@ cdef extern from "slab.h" nogil:
     size_t th_slab_bytes(const th_slab* slab, size_t size)
 
 cdef extern from "core.h" nogil:
+    ctypedef struct th_group
     const size_t TH_KEY_PAD
     const size_t TH_RISERS
     const size_t KEYS_MAX "TH_KEYS_MAX"
@@ -224,6 +225,8 @@ cdef extern from "core.h" nogil:
         int left_holding
         uint32_t generation
         int manual
+        th_group* ring
+        uint64_t turns
     int64_t th_now(th_core* c)
     void th_set_manual(th_core* c, int64_t now)
     void th_lock(th_core* c)
@@ -407,33 +410,49 @@ cdef extern from *:
 
 cdef extern from "channel.h" nogil:
     int EINTR
-    ctypedef struct th_node
     ctypedef struct th_waiter
     ctypedef struct th_chan:
         th_core* core
         int64_t when
         int64_t period
-        th_node* head
-        th_node* tail
         uint32_t epoch
         uint32_t live
     ctypedef struct th_node:
         th_node* prev
-        th_node* next
         th_chan* chan
         th_waiter* waiter
+        size_t place
+    ctypedef struct th_watch:
+        int64_t when
+        th_node* node
+    ctypedef struct th_group:
+        th_group* next
+        th_core* core
+        th_waiter* waiter
+        uint64_t mark
     ctypedef struct th_waiter:
-        th_waiter* prev
-        th_waiter* next
         th_node* nodes
         size_t count
-        uint32_t woken
-    th_waiter* th_waiters
+        th_group* groups
+        size_t heaps
+        th_watch* watches
+        size_t watched
+        th_node* changed
+        bint again
+    size_t th_longest_slice()
     void th_chan_lock()
     void th_chan_unlock()
+    void th_chan_offer()
     size_t th_random_below(size_t n)
-    void th_wake(th_waiter* w)
+    void th_join_line(th_node* node)
+    bint th_leave_line(th_node* node)
+    void th_join_ring(th_group* g)
+    void th_leave_ring(th_group* g)
+    bint th_wake(th_waiter* w)
+    bint th_note_head(th_chan* ch)
+    th_node* th_next_changed(th_waiter* w)
     void th_rearm_wait(th_waiter* w)
+    void th_stay_awake(th_waiter* w)
     int th_wait(th_waiter* w, int64_t deadline)
     int th_sleep_until(int64_t deadline)
     unsigned long th_slack_fine()
