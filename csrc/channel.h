@@ -26,7 +26,8 @@
  * what changes behind its back is noted. Never held together with a heap's M; no Python under it (see core.h).
  *
  * A fork copies lines whose waiters are not in the child: lines of an earlier generation are void there. An arming of
- * an earlier epoch is void as well (close() and fork begin a new one).
+ * an earlier epoch is void as well (close() and fork begin a new one); what is live but of an earlier epoch, in a heap
+ * that is open, was armed before a fork, and to wait for it is an error.
  */
 #ifndef TIMERHEAP_CHANNEL_H
 #define TIMERHEAP_CHANNEL_H

@@ -639,4 +639,214 @@ def test_many_heaps_beside_the_main_thread_alone_warn_of_nothing():
     for _ in range(3):
         assert forked(lambda: None) == 0
     assert all(event.wait(20) for event in done)
+
+
+INHERITED = """
+    import itertools
+    from timerheap import select
+    from timerheap.testing import ManualHeap
+
+    def refused(receive, *args, **options):
+        '''Whether a receive says that its timer was armed before the fork.'''
+        try:
+            receive(*args, **options)
+        except RuntimeError as exc:
+            return "before the fork" in str(exc) and "reset()" in str(exc)
+        return False
+"""
+
+
+def test_receiving_what_was_armed_before_the_fork_is_an_error_in_the_child():
+    """Armed, and expired and not received; with and without a timeout; alone, and among channels that are ready."""
+    run_fork(INHERITED + """
+    far, expired, ticker, inf = Timer(3600), Timer(0), Ticker(0.001), Timer(float("inf"))
+    stopped, received = Timer(3600), Timer(0)
+    stopped.stop(), received.c.recv()
+
+    def child():
+        for timer in far, expired, inf:
+            assert not timer.active and timer.c.poll() is None and timer.when is None
+            for patience in None, 0, 0.01, 3600:
+                assert refused(timer.c.recv, patience)
+                assert refused(select, timer.c, timeout=patience)
+        assert refused(ticker.c.recv) and refused(next, ticker) and refused(list, ticker)
+        own = after(0)
+        assert refused(select, own, far.c) and refused(select, far.c, own)
+        assert refused(select, *[after(0) for _ in range(1000)], ticker.c, timeout=0)
+        assert own.poll() is not None
+        # What was idle at the fork is idle, no more.
+        for timer in stopped, received:
+            try:
+                timer.c.recv(0.01)
+            except TimeoutError:
+                continue
+            raise AssertionError
+
+    assert forked(child) == 0
+    assert far.active and expired.c.recv() and ticker.c.recv()
+    """)
+
+
+def test_a_reset_in_the_child_makes_an_inherited_channel_its_own():
+    run_fork(INHERITED + """
+    timer, ticker = Timer(0), Ticker(3600)
+
+    def child():
+        assert timer.reset(0.01) is False
+        assert timer.c.recv() and not timer.active
+        ticker.reset(0.001)
+        assert len(list(itertools.islice(ticker, 3))) == 3
+        ticker.stop()
+        assert list(ticker) == []
+        stats = default_heap().stats()
+        assert stats["arms"] == stats["received"] + stats["cancelled"] and len(default_heap()) == 0
+
+    assert forked(child) == 0
+    """)
+
+
+def test_what_is_stopped_in_the_child_is_as_any_stopped_channel():
+    run_fork(INHERITED + """
+    timer, ticker = Timer(3600), Ticker(3600)
+
+    def child():
+        assert timer.stop() is False
+        ticker.stop()
+        assert list(ticker) == []
+        try:
+            timer.c.recv(0.01)
+        except TimeoutError:
+            timer.reset(0)
+        assert timer.c.recv(10)
+
+    assert forked(child) == 0
+    """)
+
+
+def test_the_child_of_a_child_inherits_from_both():
+    run_fork(INHERITED + """
+    timer = Timer(3600)
+
+    def child():
+        mine = Timer(3600)
+        renewed = Timer(0)
+        def grandchild():
+            assert refused(timer.c.recv) and refused(mine.c.recv) and refused(renewed.c.recv)
+            assert mine.reset(0) is False and mine.c.recv()
+        assert refused(timer.c.recv)
+        assert forked(grandchild) == 0
+        assert renewed.c.recv() and mine.active
+
+    assert forked(child) == 0
+    """)
+
+
+def test_inherited_channels_in_the_child_of_a_callback():
+    run_fork(INHERITED + """
+    import warnings
+    warnings.simplefilter("ignore", DeprecationWarning)
+    timer, ticker, status, done = Timer(3600), Ticker(3600), [], threading.Event()
+
+    def child():
+        assert refused(timer.c.recv) and refused(next, ticker)
+        timer.reset(0)
+        assert timer.c.recv(10)
+
+    def callback():
+        status.append(forked(child))
+        done.set()
+
+    AfterFunc(0, callback)
+    assert done.wait(20) and status == [0]
+    """)
+
+
+def test_a_heap_that_is_closed_says_so_in_the_child_too():
+    run_fork(INHERITED + """
+    before, open_ = TimerHeap("before"), TimerHeap("open")
+    timers = [Timer(3600, heap=heap) for heap in (before, open_)]
+    ticker = Ticker(3600, heap=open_)
+    before.close()
+
+    def closed(receive, *args):
+        try:
+            receive(*args)
+        except RuntimeError as exc:
+            return "closed" in str(exc)
+
+    def child():
+        assert closed(timers[0].c.recv) and refused(timers[1].c.recv)
+        open_.close()
+        assert closed(timers[1].c.recv) and closed(select, timers[1].c) and list(ticker) == []
+
+    assert forked(child) == 0
+    """)
+
+
+def test_a_receive_whose_signal_handler_forks_ends_in_the_child():
+    run_fork(INHERITED + """
+    import signal
+    timer, children = Timer(3600), []
+
+    def handler(*args):
+        pid = os.fork()
+        if pid:
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+            timer.reset(0)
+        else:
+            children.append(1)
+
+    signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    if refused(timer.c.recv):
+        os._exit(3 if children else 4)
+    """)
+
+
+def test_lines_of_receivers_that_are_not_in_the_child_are_void_there():
+    """Selects over many channels in other threads, blocked or about to: the child receives from the same channels."""
+    run_fork(INHERITED + """
+    import warnings
+    warnings.simplefilter("ignore", DeprecationWarning)
+    heap, manual = TimerHeap("shared"), ManualHeap()
+    timers = [Timer(3600, heap=heap) for _ in range(3000)] + [Timer(3600, heap=manual) for _ in range(10)]
+    channels = [timer.c for timer in timers]
+    stop = threading.Event()
+
+    def selects():
+        while not stop.is_set():
+            try:
+                select(*channels, timeout=0.003)
+            except TimeoutError:
+                pass
+
+    def child():
+        assert refused(timers[0].c.recv)
+        for timer in timers:
+            timer.reset(0)
+        assert {select(*channels)[0] for _ in timers} == set(channels)
+        timers[7].reset(3600)
+        receiver = threading.Thread(target=timers[7].c.recv)
+        receiver.start()
+        time.sleep(0.01)
+        timers[7].reset(0)
+        receiver.join(20)
+        assert not receiver.is_alive()
+        manual.advance(1)
+        heap.close()
+
+    threads = [threading.Thread(target=selects) for _ in range(3)]
+    threads += [threading.Thread(target=timers[n].c.recv) for n in (5, 7, 2000)]
+    for thread in threads:
+        thread.start()
+    statuses = [forked(child) for _ in range(15)]
+    stop.set()
+    for thread in threads[:3]:
+        thread.join()
+    for number in 5, 7, 2000:
+        timers[number].reset(0)
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+    assert statuses == [0] * 15
     """)

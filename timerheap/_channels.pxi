@@ -38,7 +38,8 @@ cdef class Channel:
         that of the oldest tick not received.
 
         TimeoutError when timeout seconds (as a delay is given) have passed first; RuntimeError when
-        the heap is closed. On a stopped timer it waits for a reset. The GIL is released, signal
+        the heap is closed, and in the child of a fork when the timer was armed before it: there
+        reset() arms it anew. On a stopped timer it waits for a reset. The GIL is released, signal
         handlers run, and an exception in one ends the wait.
         """
         cdef PyObject* channel = <PyObject*>self
@@ -134,13 +135,14 @@ cdef inline object chan_arm(th_chan* ch, int64_t ns, int64_t period):
 
 
 cdef inline object chan_stop(th_chan* ch):
-    """Takes C.  True if there was something to cancel."""
+    """Takes C.  True if there was something to cancel. What was armed before a fork is as any stopped channel then."""
     cdef bint was
     th_chan_lock()
     was = th_chan_live(ch)
     if was:
         chan_retire(ch)
         th_note_head(ch)            # an iteration ends when its Ticker is stopped
+    ch.live = False
     th_chan_unlock()
     return was
 
@@ -207,6 +209,7 @@ cdef enum outcome:
     SIGNALLED
     HEAP_CLOSED
     STOPPED
+    INHERITED
     DEADLOCK
 
 
@@ -240,6 +243,8 @@ cdef inline outcome see(glance* g, th_chan* ch, size_t i) noexcept nogil:
     if core.closed:
         return HEAP_CLOSED
     if not th_chan_live(ch):
+        if ch.live:
+            return INHERITED
         return STOPPED if g.once else TIMED_OUT
     if ch.when > (th_now(core) if core.manual else g.now) or ch.when == TH_NEVER:
         return TIMED_OUT
@@ -636,6 +641,9 @@ cdef size_t receive(PyObject** channels, size_t count, object timeout, bint once
         return <size_t>-1
     if result == HEAP_CLOSED:
         raise RuntimeError(CLOSED_HEAP)
+    if result == INHERITED:
+        raise RuntimeError("the timer was armed before the fork and goes on in the parent only; "
+                           "reset() arms it anew in this process")
     if result == DEADLOCK:
         raise RuntimeError("this receive would never end: its manual heap is advanced by this very thread")
     raise TimeoutError("no value within the timeout")
@@ -651,7 +659,8 @@ cdef class Ticker:
 
     A slow receiver finds one tick, the oldest it has not received; those after it up to now are
     dropped. period is a positive duration, else ValueError. Iterating receives ticks until the
-    Ticker is stopped; as a context manager it is stopped at the end of the block.
+    Ticker is stopped, and raises as Channel.recv does in the child of a fork; as a context manager
+    it is stopped at the end of the block.
     """
 
     cdef Channel channel
