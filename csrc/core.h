@@ -97,10 +97,27 @@ typedef struct th_core {
 
     int manual;              /* virtual time */
     _Atomic int64_t manual_now;
+    uint64_t driver;         /* manual heaps: th_thread() of the thread that made it */
+    _Atomic uint64_t advancer; /* manual heaps: th_thread() of the thread in advance(), else 0 */
 
     sigset_t callback_mask;  /* signals blocked in callbacks: as in the thread that started the first worker; guard M */
     int mask_known;
 } th_core;
+
+/* In the thread's static block: elsewhere the C library would allocate them when a thread first comes here, and
+ * abort the process where it cannot. */
+#define TH_THREAD static __thread __attribute__((tls_model("initial-exec")))
+
+static _Atomic uint64_t th_threads; /* threads that have a number */
+TH_THREAD uint64_t th_number;
+
+/* The number of the calling thread, from 1. Unlike its ident it never becomes another thread's; it survives a fork. */
+static inline uint64_t th_thread(void)
+{
+    if (th_number == 0)
+        th_number = atomic_fetch_add(&th_threads, 1) + 1;
+    return th_number;
+}
 
 static inline int64_t th_now(th_core *c)
 {

@@ -85,6 +85,8 @@ static void th_after_fork_in_child(void)
         c->chan_cancelled += c->chan_live;
         c->chan_live = c->tickers = 0;
         c->ring = NULL;
+        if (c->advancer != th_thread())
+            c->advancer = 0; /* that thread is not in the child */
         c->exiting = c->firing = 0;
         c->running = c->manual;
         c->pausing = 1;

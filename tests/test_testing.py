@@ -88,6 +88,88 @@ def test_a_receive_that_could_never_end_raises(manual, block):
         block(manual)
 
 
+@pytest.mark.parametrize("mine_first", [True, False])
+def test_a_receive_that_real_time_can_end_waits(manual, mine_first):
+    """Whatever comes first among the channels of a select, and whoever turns the clocks of the others."""
+    mine, soon = Timer(1, heap=manual).c, Timer(0.05)
+    both = (mine, soon.c) if mine_first else (soon.c, mine)
+    assert select(*both)[0] is soon.c
+    with pytest.raises(TimeoutError):
+        select(*both, timeout=0.01)
+    soon.reset(3600)
+    with pytest.raises(TimeoutError):
+        select(*both, timeout=0.01)
+
+
+@pytest.mark.parametrize("idle", ["stopped", "received", "endless"])
+@pytest.mark.parametrize("mine_first", [True, False])
+def test_a_receive_from_real_time_that_delivers_nothing_and_this_threads_own_clock_raises(manual, mine_first, idle):
+    real = Timer({"stopped": 3600, "received": 0, "endless": float("inf")}[idle])
+    if idle == "stopped":
+        real.stop()
+    elif idle == "received":
+        real.c.recv()
+    mine = Timer(1, heap=manual).c
+    both = (mine, real.c) if mine_first else (real.c, mine)
+    with pytest.raises(RuntimeError, match="manual heap"):
+        select(*both)
+    with pytest.raises(TimeoutError):
+        select(*both, timeout=0.01)
+
+
+@pytest.mark.parametrize("mine_first", [True, False])
+def test_a_receive_that_another_threads_clock_can_end_waits(manual, mine_first):
+    theirs = Background(ManualHeap).result()
+    mine, their = Timer(1, heap=manual), Timer(1, heap=theirs)
+    both = (mine.c, their.c) if mine_first else (their.c, mine.c)
+    driver = threading.Timer(0.05, theirs.advance, [1])
+    driver.start()
+    assert select(*both)[0] is their.c
+    driver.join()
+
+
+def test_a_receive_from_two_clocks_of_this_thread_raises(manual):
+    with pytest.raises(RuntimeError, match="manual heap"):
+        select(Timer(1, heap=manual).c, Timer(1, heap=ManualHeap()).c, timeout=5)
+
+
+def test_a_receive_in_a_callback_of_an_advance_raises_whoever_made_the_heap(manual):
+    errors = []
+
+    def callback():
+        try:
+            Timer(1, heap=manual).c.recv()
+        except RuntimeError as exc:
+            errors.append(exc)
+
+    AfterFunc(1, callback, heap=manual)
+    Background(manual.advance, 1).result()
+    assert len(errors) == 1
+
+
+def test_a_thread_is_not_taken_for_the_maker_whose_ident_it_has():
+    made = []
+
+    def make():
+        made.append((ManualHeap(), threading.get_ident()))
+
+    def receive():
+        heap, ident = made[-1]
+        return threading.get_ident() == ident, Timer(1, heap=heap).c.recv()
+
+    for _ in range(100):
+        Background(make).result()
+        receiver = Background(receive)
+        heap = made[-1][0]
+        wait_until(lambda heap=heap, receiver=receiver: len(heap) == 1 or not receiver.running)
+        while receiver.running:
+            heap.advance(1)
+        same, _ = receiver.result()
+        if same:
+            return
+    pytest.skip("no thread got the ident of one that had ended")
+
+
 def test_a_receiver_in_another_thread_is_driven(manual):
     timer = Timer(10, heap=manual)
     receiver = Background(timer.c.recv)

@@ -220,6 +220,8 @@ cdef struct glance:
     size_t ready          # channels seen ready
     size_t pick           # one of them, each with the same chance: its index
     th_core* clock        # what a timeout counts by: real time if any of the channels does
+    bint driving          # some are on a manual clock that this thread turns
+    bint hope             # another thread or real time may yet make one of them ready
 
 
 cdef inline bint offer(size_t* work) noexcept nogil:
@@ -256,8 +258,17 @@ cdef inline outcome see(glance* g, th_chan* ch, size_t i) noexcept nogil:
 
 cdef inline void weigh(glance* g, th_chan* ch) noexcept nogil:
     """What waiting for this channel, which is not ready, would mean."""
-    if g.clock == NULL or not ch.core.manual:
-        g.clock = ch.core
+    cdef th_core* core = ch.core
+    if not core.manual:
+        g.clock = core
+        g.hope = g.hope or (th_chan_live(ch) and ch.when != TH_NEVER)
+        return
+    if g.clock == NULL:
+        g.clock = core
+    if core.driver == th_thread() or core.advancer == th_thread():
+        g.driving = True
+    else:
+        g.hope = True
 
 
 cdef inline th_chan* chan_of(PyObject* channel) noexcept nogil:
@@ -277,6 +288,7 @@ cdef outcome look_once(PyObject** channels, size_t count, glance* g, int64_t* wh
     while not taken:
         g.ready = 0
         g.clock = NULL
+        g.driving = g.hope = False
         for i in range(count):
             if i + PREFETCH < count:
                 prefetch(chan_of(channels[i + PREFETCH]))
@@ -630,7 +642,7 @@ cdef size_t receive(PyObject** channels, size_t count, object timeout, bint once
         with nogil:
             result = look_once(channels, count, &g, &when)
     if result == TIMED_OUT and ns > 0:
-        if g.clock.manual and (<Channel>channels[0]).heap.driver == current_thread():
+        if g.driving and not g.hope and (ns == TH_NEVER or g.clock.manual):
             result = DEADLOCK
         else:
             result = wait(channels, count, &g, th_deadline(th_now(g.clock), ns), &when)
@@ -805,15 +817,16 @@ cdef class ManualHeap(TimerHeap):
     """A TimerHeap whose clock stands still until advance() moves it. It has no worker: callbacks
     run in the thread that advances.
 
-    The thread that makes it is the one expected to advance it. A receive, select or sleep there
-    that would have to wait raises RuntimeError at once; in other threads it waits for advance().
+    The thread that makes it is the one expected to advance it. A receive, select or sleep there,
+    or in a callback that advance() runs, that nothing but advance() could end raises RuntimeError
+    at once; in other threads it waits for advance().
     """
 
     def __cinit__(self, *args, **kwargs):
         self.core.manual = True
         self.core.running = True
         self.core.exiting = False
-        self.driver = current_thread()
+        self.core.driver = th_thread()
 
     def __init__(self, start=0.0, *, name="manual", on_error=None):
         cdef int64_t ns = 0
@@ -842,9 +855,9 @@ cdef class ManualHeap(TimerHeap):
             raise ValueError("time does not run backwards")
         if FREE_THREADED:
             th_lock(c)
-        busy = self.advancer != 0
+        busy = c.advancer != 0
         if not busy:
-            self.advancer = current_thread()
+            c.advancer = th_thread()
         if FREE_THREADED:
             th_unlock(c)
         if busy:
@@ -859,7 +872,7 @@ cdef class ManualHeap(TimerHeap):
             let_run_go(c, <PyObject*>self)
             if FREE_THREADED:
                 th_lock(c)
-            self.advancer = 0
+            c.advancer = 0
             if FREE_THREADED:
                 th_unlock(c)
             if c.closed:

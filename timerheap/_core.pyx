@@ -225,8 +225,11 @@ cdef extern from "core.h" nogil:
         int left_holding
         uint32_t generation
         int manual
+        uint64_t driver
+        uint64_t advancer
         th_group* ring
         uint64_t turns
+    uint64_t th_thread()
     int64_t th_now(th_core* c)
     void th_set_manual(th_core* c, int64_t now)
     void th_lock(th_core* c)

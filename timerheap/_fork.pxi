@@ -106,8 +106,6 @@ def after_fork_in_child():
     main_thread = current_thread()
     paused = []                         # heaps that lived by this alone now live by the list above
     for heap in heaps:
-        if heap.advancer != current_thread():
-            heap.advancer = 0           # that thread is not in the child
         forget_jobs(heap)
         # A finalizer at the end of the program has forked: no other thread can run Python any more, here as there.
         heap.core.exiting = not heap.core.manual and is_finalizing()

@@ -102,8 +102,6 @@ cdef class TimerHeap:
     cdef object on_error
     cdef object reference     # a weak one to this heap, for its worker
     cdef set jobs             # what the executor has, see _jobs.pxi
-    cdef unsigned long driver  # manual heaps: ident of the thread that made it
-    cdef unsigned long advancer  # manual heaps: ident of the thread in advance(), else 0
     cdef object __weakref__
 
     def __cinit__(self, *args, **kwargs):
@@ -273,7 +271,7 @@ cdef class TimerHeap:
                 end_jobs(self)
             finally:
                 leave_close(mine)
-        if not (self.advancer if c.manual else c.running):     # else by whoever runs a callback at the moment
+        if not (c.advancer if c.manual else c.running):     # else by whoever runs a callback at the moment
             drop_hooks(self)
 
 
