@@ -46,7 +46,7 @@ typedef struct th_post {
 } th_post;
 
 static pthread_key_t th_post_key;
-static __thread th_post *th_my_post; /* of a worker, in its thread */
+TH_THREAD th_post *th_my_post; /* of a worker, in its thread */
 
 /* Held once. NULL: no memory. */
 static inline th_post *th_post_new(th_core *c)

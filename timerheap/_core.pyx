@@ -97,10 +97,6 @@ cdef extern from *:
     #define th_tuple_items(t) (&PyTuple_GET_ITEM(t, 0))
     #define th_prefetch(p) __builtin_prefetch((p), 1)
     #define th_set_alloc(type, alloc) ((type)->tp_alloc = (alloc))
-
-    /* In the thread's static block: elsewhere the C library would allocate them when a thread first comes here, and
-     * abort the process where it cannot. */
-    #define TH_THREAD static __thread __attribute__((tls_model("initial-exec")))
     """
     const bint FREE_THREADED "TH_FREE_THREADED"
     const size_t COLLECTOR_BYTES "TH_COLLECTOR_BYTES"
