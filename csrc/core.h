@@ -99,6 +99,7 @@ typedef struct th_core {
     _Atomic int64_t manual_now;
     uint64_t driver;         /* manual heaps: th_thread() of the thread that made it */
     _Atomic uint64_t advancer; /* manual heaps: th_thread() of the thread in advance(), else 0 */
+    _Atomic int64_t manual_due; /* up to here channel timers are ready: manual_now, and what a user cannot tell from it */
 
     sigset_t callback_mask;  /* signals blocked in callbacks: as in the thread that started the first worker; guard M */
     int mask_known;
@@ -126,9 +127,37 @@ static inline int64_t th_now(th_core *c)
     return th_monotonic();
 }
 
+/* The last deadline that counts as reached. On a manual clock that is whatever is shown as the time that is shown: at
+ * 1.7e9 seconds a double stands for 238 nanoseconds. */
+static inline int64_t th_due(th_core *c)
+{
+    if (c->manual)
+        return atomic_load_explicit(&c->manual_due, memory_order_relaxed);
+    return th_monotonic();
+}
+
+static inline void th_set_due(th_core *c, int64_t due)
+{
+    atomic_store_explicit(&c->manual_due, due, memory_order_relaxed);
+}
+
 static inline void th_set_manual(th_core *c, int64_t now)
 {
     atomic_store_explicit(&c->manual_now, now, memory_order_relaxed);
+    th_set_due(c, th_last_shown(now, th_to_seconds(now)));
+}
+
+/* A timer is armed. An advance may have made due more than the clock shows, see ManualHeap.advance; that was for timers
+ * before it, and ends where this one would be taken for one of them. */
+static inline void th_limit_due(th_core *c, int64_t when)
+{
+    int64_t due, now;
+    if (!c->manual)
+        return;
+    due = th_due(c);
+    now = th_now(c);
+    if (when <= due && th_to_seconds(when) > th_to_seconds(now))
+        atomic_compare_exchange_strong(&c->manual_due, &due, th_last_shown(now, th_to_seconds(now)));
 }
 
 static inline void th_lock(th_core *c)

@@ -1,13 +1,16 @@
-"""Durations: seconds in, whole nanoseconds inside, rounded up once; bad ones change nothing."""
+"""Durations: seconds in, whole nanoseconds inside, rounded once; bad ones change nothing."""
 
 import datetime
 import decimal
 import fractions
 import math
+import sys
+import time
+import types
 
 import pytest
 from helpers import wait_until
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from timerheap import AfterFunc, Ticker, Timer, TimerHeap, after, select, sleep, tick
@@ -198,9 +201,122 @@ def test_an_integer_number_of_nanoseconds_is_kept_in_a_timedelta(microseconds):
     assert when_of(delay) == microseconds // 1000 * 1000 / 1e9
 
 
-@given(st.floats(0, 9e9))
-def test_a_float_is_rounded_up_to_a_nanosecond(delay):
-    assert when_of(delay) == math.ceil(delay * 1e9) / 1e9
+def nanoseconds_of(delay):
+    """What a float becomes, by exact arithmetic, below 2**53 nanoseconds."""
+    exact = fractions.Fraction(delay) * 10**9
+    return round(exact) if round(exact) / 10**9 == delay else math.ceil(exact)
+
+
+BELOW_2_TO_53_NS = st.one_of(
+    st.floats(0, 9e6),
+    st.floats(4e6, 4.6e6),  # a product of 1e9 has a fraction of a half here, at most
+    st.integers(0, 2**53 - 1).map(lambda ns: ns / 1e9),
+    st.integers(0, 2**53 - 2).map(lambda ns: math.nextafter(ns / 1e9, math.inf)),
+    st.integers(1, 2**53 - 1).map(lambda ns: math.nextafter(ns / 1e9, 0)),
+)
+
+
+@given(BELOW_2_TO_53_NS)
+@example(0.067)
+@example(0.134)
+@example(4198061.130108521)
+@example(4364065.2 + 0.43683819)
+def test_a_float_is_the_nanoseconds_it_is_nearest_to_and_rounded_up_otherwise(delay):
+    assert when_of(delay) == nanoseconds_of(delay) / 1e9
+
+
+@given(st.floats(2**53 / 1e9, 9.2e9))
+def test_a_float_beyond_all_whole_nanoseconds_is_rounded_up(delay):
+    """There the doubles are further apart than nanoseconds; one of them may be skipped, so that none is early."""
+    assert delay <= when_of(delay) <= math.nextafter(delay, math.inf)
+
+
+@given(st.integers(0, 86_400_000_000))
+def test_a_decimal_is_as_many_nanoseconds_as_it_says(microseconds):
+    assert when_of(microseconds / 1e6) == when_of(datetime.timedelta(microseconds=microseconds)) == microseconds / 1e6
+    assert Ticker(microseconds / 1e6 or 1, heap=ManualHeap()).period == (microseconds / 1e6 or 1)
+
+
+@given(st.floats(0, 9.2e9), st.floats(0, 9.2e9))
+def test_a_longer_delay_is_not_due_before_a_shorter_one(one, other):
+    assert when_of(min(one, other)) <= when_of(max(one, other))
+
+
+@given(st.integers(0, 8 * 10**15), BELOW_2_TO_53_NS, st.integers(0, 10**6))
+def test_a_deadline_is_never_early_by_the_clocks_own_float(now, delay, late):
+    """The clock is read and shown as time.monotonic() does it: nanoseconds by 1e9. Whenever a timer may fire, it shows
+    no less than the deadline, and had it begun at zero no less than the delay."""
+    heap = ManualHeap(now / 1e9)
+    assert heap.time() == now / 1e9
+    span = nanoseconds_of(delay)
+    when = AfterFunc(delay, int, heap=heap).when
+    assert when == (now + span) / 1e9
+    assert (now + span + late) / 1e9 >= when
+    assert span / 1e9 >= delay
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.one_of(st.floats(0, 2e-3), st.integers(0, 2000).map(lambda microseconds: microseconds / 1e6)))
+def test_a_real_timer_is_never_early(delay):
+    fired = []
+    before = time.monotonic()
+    timer = AfterFunc(delay, lambda: fired.append(time.monotonic()))
+    when = timer.when
+    wait_until(lambda: fired)
+    assert fired[0] >= before + delay
+    assert when is None or fired[0] >= when
+
+
+@pytest.mark.parametrize("module", [types.ModuleType("datetime"), types.SimpleNamespace(timedelta=3), None])
+def test_a_datetime_module_that_is_not_whole_disturbs_nobody(monkeypatch, module):
+    """Another thread may be importing it for the first time."""
+    monkeypatch.setitem(sys.modules, "datetime", module)
+    assert when_of(Floating(0.25)) == 0.25
+    assert when_of(datetime.timedelta(seconds=0.25)) == 0.25
+
+
+@pytest.mark.parametrize("moment", [datetime.datetime(2030, 1, 1), datetime.date(2030, 1, 1), datetime.time(12)])
+def test_a_moment_is_no_duration(moment):
+    with pytest.raises(TypeError, match=r"AfterFunc\(\) delay must be a duration"):
+        when_of(moment)
+
+
+class NotATime(datetime.datetime):
+    """As pandas.NaT: a datetime that is unlike itself."""
+
+    __hash__ = None
+
+    def __ne__(self, other):
+        return True
+
+
+def test_no_time_is_a_value_error():
+    with pytest.raises(ValueError, match="NaT"):
+        when_of(NotATime(2030, 1, 1))
+
+
+class Finer(datetime.timedelta):
+    """As pandas.Timedelta: what is below a microsecond is in an attribute."""
+
+    nanoseconds = 7
+
+
+def test_the_nanoseconds_of_a_timedelta_count():
+    assert when_of(Finer(microseconds=2)) == 2007 / 1e9
+    assert when_of(Finer(days=-1)) == 0.0
+
+
+def test_an_overflow_of_what_has_no_sign_is_passed_on():
+    with pytest.raises(OverflowError):
+        when_of(Floating(OverflowError()))
+
+
+def test_an_index_may_be_of_any_size():
+    class Huge:
+        def __index__(self):
+            return 10**400
+
+    assert when_of(Huge()) == math.inf
 
 
 @given(st.integers(-(2**70), 2**70))

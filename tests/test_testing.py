@@ -1,9 +1,13 @@
 """timerheap.testing: virtual time."""
 
+import datetime
+import math
 import threading
 
 import pytest
 from helpers import Background, wait_until
+from hypothesis import given
+from hypothesis import strategies as st
 
 from timerheap import AfterFunc, Ticker, Timer, after, default_heap, select, sleep, tick
 from timerheap.testing import ManualHeap, use
@@ -64,13 +68,123 @@ def test_advance_refuses_to_go_back_and_to_nest(manual):
     assert len(errors) == 1
 
 
-def test_an_endless_advance_leaves_what_never_fires(manual):
+@pytest.mark.parametrize("span", [math.inf, 1e300, 10**400, 9.3e9, datetime.timedelta.max, 2**63 / 1e9])
+def test_an_advance_beyond_the_end_of_the_clock_is_refused(manual, span):
     seen = []
-    never = AfterFunc(float("inf"), seen.append, "never", heap=manual)
-    AfterFunc(1e6, seen.append, "late", heap=manual)
-    manual.advance(float("inf"))
-    assert seen == ["late"]
-    assert never.stop() is True
+    AfterFunc(math.inf, seen.append, "never", heap=manual)
+    AfterFunc(1, seen.append, "later", heap=manual)
+    manual.advance(0.5)
+    with pytest.raises(ValueError, match="end of the clock"):
+        manual.advance(span)
+    assert manual.time() == 0.5
+    manual.advance(0.5)
+    assert seen == ["later"]
+
+
+@pytest.mark.parametrize("start", [math.inf, -math.inf, 1e300, -(10**400)])
+def test_a_start_beyond_the_end_of_the_clock_is_refused(start):
+    with pytest.raises(ValueError, match="start"):
+        ManualHeap(start)
+
+
+@pytest.mark.parametrize("span", [-1, -1e-10, -math.inf, -5e-324, datetime.timedelta(-1)])
+def test_no_advance_goes_back_however_little(manual, span):
+    with pytest.raises(ValueError, match="backwards"):
+        manual.advance(span)
+
+
+def test_decimals_add_up():
+    heap, seen = ManualHeap(), []
+    AfterFunc(0.134, seen.append, 1, heap=heap)
+    heap.advance(0.1)
+    assert seen == []
+    heap.advance(0.034)
+    assert seen == [1]
+    assert heap.time() == 0.134
+
+
+MICROSECONDS = st.integers(0, 86_400_000_000)
+
+
+@given(st.lists(MICROSECONDS, min_size=1, max_size=10), st.sampled_from([0, 1, 86_400, 1_700_000_000]))
+def test_sums_of_microseconds_are_exact(parts, start):
+    """However often the clock is advanced, a timer with the sum for a delay fires at the last advance, not before."""
+    heap, seen = ManualHeap(start), []
+    parts[-1] += 1
+    AfterFunc(datetime.timedelta(microseconds=sum(parts)), seen.append, 1, heap=heap)
+    channel = Timer(datetime.timedelta(microseconds=sum(parts)), heap=heap).c
+    for part in parts[:-1]:
+        heap.advance(part / 1e6)
+    assert seen == []
+    assert channel.poll() is None
+    heap.advance(parts[-1] / 1e6)
+    assert seen == [1]
+    assert channel.poll() == heap.time() == (start * 10**9 + sum(parts) * 1000) / 1e9
+
+
+@given(MICROSECONDS, MICROSECONDS)
+def test_differences_of_microseconds_are_exact(first, second):
+    """What is left until a deadline, as floats subtract, leads there and not a nanosecond further."""
+    heap, seen = ManualHeap(), []
+    timer = AfterFunc((first + second) / 1e6, seen.append, 1, heap=heap)
+    channel = Timer((first + second) / 1e6, heap=heap).c
+    when = timer.when
+    heap.advance(first / 1e6)
+    heap.advance(when - heap.time())
+    assert seen == [1]
+    assert channel.poll() == when == heap.time() == (first + second) / 1e6
+
+
+STARTS = st.one_of(st.floats(0, 9e9), st.floats(1.6e9, 1.8e9), st.floats(4e6, 2e7), st.floats(-1e9, 0))
+TINY = st.integers(0, 1000).map(lambda ns: ns / 1e9)
+SPANS = st.one_of(st.floats(0, 1e6), TINY, MICROSECONDS.map(lambda us: us / 1e6))
+
+
+@given(STARTS, SPANS, st.lists(SPANS, max_size=3))
+def test_what_is_left_as_a_user_sees_it_makes_a_timer_due(start, delay, before):
+    heap, seen = ManualHeap(start), []
+    for span in before:
+        heap.advance(span)
+    timer = AfterFunc(delay, lambda: seen.append(heap.time()), heap=heap)
+    channel = Timer(delay, heap=heap).c
+    when = timer.when
+    shown = heap.time()
+    heap.advance(when - shown)
+    if shown + (when - shown) >= when:  # not where the very difference is rounded
+        assert seen == [when]
+        assert heap.time() >= when
+        assert channel.poll() == when
+
+
+@given(STARTS, SPANS, SPANS, SPANS)
+def test_a_timer_is_due_by_the_nanosecond_or_by_what_is_shown(start, first, delay, span):
+    heap, seen = ManualHeap(start), []
+    heap.advance(first)
+    timer = AfterFunc(delay, seen.append, 1, heap=heap)
+    channel = Timer(delay, heap=heap).c
+    exact = AfterFunc(delay, int, heap=ManualHeap()).when <= AfterFunc(span, int, heap=ManualHeap()).when
+    when, shown = timer.when, heap.time() + span
+    heap.advance(span)
+    due = exact or when <= shown or when <= heap.time()
+    assert bool(seen) is due
+    assert (channel.poll() is not None) is due
+
+
+@given(STARTS, SPANS, st.integers(1, 1000))
+def test_a_channel_timer_is_ready_when_the_clock_shows_its_deadline_and_not_before(start, span, nanoseconds):
+    """Also right after an advance that made due what was armed before and lay a little beyond."""
+    heap = ManualHeap(start)
+    heap.advance(span)
+    timer = Timer(nanoseconds / 1e9, heap=heap)
+    assert (timer.c.poll() is not None) is (timer.when is None or timer.when <= heap.time())
+
+
+@given(st.integers(1, 1000), st.integers(2, 50))
+def test_advances_do_not_creep(milliseconds, count):
+    heap = ManualHeap(1_700_000_000)
+    for _ in range(count):
+        heap.advance(milliseconds / 1e3)
+    assert heap.time() == (1_700_000_000_000 + milliseconds * count) * 10**6 / 1e9
 
 
 @pytest.mark.parametrize(
@@ -214,6 +328,14 @@ def test_use_restores_the_default_after_an_error():
     real = default_heap()
     with pytest.raises(KeyError), use(ManualHeap()):
         raise KeyError
+    assert default_heap() is real
+
+
+@pytest.mark.parametrize("heap", [None, 3, ManualHeap], ids=repr)
+def test_use_takes_a_heap_only(heap):
+    real = default_heap()
+    with pytest.raises(TypeError, match=r"use\(\) heap must be a TimerHeap"), use(heap):
+        pass
     assert default_heap() is real
 
 

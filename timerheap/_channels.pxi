@@ -23,8 +23,8 @@ cdef class Channel:
     def __cinit__(self):
         self.ch.core = &nowhere     # until new_channel names the heap; Channel.__new__ alone gets this far
 
-    def __init__(self):
-        raise TypeError("channels are made by timers")
+    def __init__(self, *args, **keywords):
+        raise TypeError("Channel() is not to be called: channels are made by timers, Timer(delay).c or after(delay)")
 
     def __dealloc__(self):
         th_chan_lock()
@@ -44,7 +44,7 @@ cdef class Channel:
         """
         cdef PyObject* channel = <PyObject*>self
         cdef double value = 0
-        receive(&channel, 1, timeout, False, &value)
+        receive(&channel, 1, timeout, False, &value, b"Channel.recv() timeout")
         return value
 
     def poll(self):
@@ -53,7 +53,7 @@ cdef class Channel:
         """
         cdef int64_t when = 0, now
         cdef bint taken
-        now = th_now(self.ch.core)
+        now = th_due(self.ch.core)
         th_chan_lock()
         taken = chan_take(&self.ch, now, &when)
         th_chan_unlock()
@@ -119,6 +119,7 @@ cdef inline object chan_arm(th_chan* ch, int64_t ns, int64_t period):
             chan_retire(ch)
         if not was or when < ch.when:
             th_note_head(ch)        # whose key would be too late
+        th_limit_due(ch.core, when)
         ch.when = when
         ch.period = period
         ch.epoch = ch.core.epoch
@@ -248,7 +249,7 @@ cdef inline outcome see(glance* g, th_chan* ch, size_t i) noexcept nogil:
         if ch.live:
             return INHERITED
         return STOPPED if g.once else TIMED_OUT
-    if ch.when > (th_now(core) if core.manual else g.now) or ch.when == TH_NEVER:
+    if ch.when > (th_due(core) if core.manual else g.now) or ch.when == TH_NEVER:
         return TIMED_OUT
     g.ready += 1
     if th_random_below(g.ready) == 0:
@@ -303,7 +304,7 @@ cdef outcome look_once(PyObject** channels, size_t count, glance* g, int64_t* wh
         if g.ready == 0:
             break
         ch = chan_of(channels[g.pick])
-        taken = chan_take(ch, th_now(ch.core), when)    # else another came first, between two slices
+        taken = chan_take(ch, th_due(ch.core), when)    # else another came first, between two slices
     th_chan_unlock()
     return RECEIVED if taken else TIMED_OUT
 
@@ -432,7 +433,7 @@ cdef outcome look(th_waiter* w, glance* g, int64_t* when) noexcept nogil:
     if g.ready == 0:
         return TIMED_OUT
     ch = w.nodes[g.pick].chan
-    if chan_take(ch, th_now(ch.core), when):
+    if chan_take(ch, th_due(ch.core), when):
         return RECEIVED
     w.again = True                      # another came first, and what else was ready is not watched any more
     return TIMED_OUT
@@ -487,7 +488,7 @@ cdef outcome wait_lines(th_waiter* w, glance* g, int64_t until, int64_t* when) n
     join_lines(w, g)
     while True:
         g.now = th_monotonic()
-        late = until != TH_NEVER and th_now(g.clock) >= until
+        late = until != TH_NEVER and th_due(g.clock) >= until
         result = look(w, g, when)
         if result != TIMED_OUT or late:
             break
@@ -627,14 +628,15 @@ cdef outcome wait(PyObject** channels, size_t count, glance* g, int64_t until, i
     return result
 
 
-cdef size_t receive(PyObject** channels, size_t count, object timeout, bint once, double* value) except? -1:
+cdef size_t receive(PyObject** channels, size_t count, object timeout, bint once, double* value,
+                    const char* what) except? -1:
     """Receive from one of count > 0 channels; returns its index, and the deadline in value. With
-    once, -1 and no exception when the channel is stopped."""
+    once, -1 and no exception when the channel is stopped. what is timeout's name in a message."""
     cdef glance g
     cdef int64_t ns = TH_NEVER, when = 0
     cdef outcome result
     if timeout is not None:
-        to_ns(timeout, &ns)
+        to_ns(timeout, &ns, what)
     g.once = once
     if count <= SLICE:
         result = look_once(channels, count, &g, &when)
@@ -678,8 +680,8 @@ cdef class Ticker:
     cdef Channel channel
 
     def __cinit__(self, period, *, heap=None):
-        cdef int64_t ns = positive_period(period)
-        cdef TimerHeap home = heap_or_default(heap)
+        cdef int64_t ns = positive_period(period, b"Ticker() period")
+        cdef TimerHeap home = heap_or_default(heap, "Ticker()")
         self.channel = new_channel(home)
         chan_arm(&self.channel.ch, ns, ns)
 
@@ -703,11 +705,13 @@ cdef class Ticker:
         """
         chan_stop(&self.channel.ch)
 
-    def reset(self, period):
-        """Begin anew with another period: the next tick comes one period from now. Raises as the
+    @cython.embedsignature(False)
+    def reset(self, period=MISSING):
+        """reset($self, period)\n--\n
+        Begin anew with another period: the next tick comes one period from now. Raises as the
         constructor does, and leaves the Ticker as it was then.
         """
-        cdef int64_t ns = positive_period(period)
+        cdef int64_t ns = positive_period(period, b"Ticker.reset() period")
         chan_arm(&self.channel.ch, ns, ns)
 
     def __iter__(self):
@@ -716,7 +720,7 @@ cdef class Ticker:
     def __next__(self):
         cdef PyObject* channel = <PyObject*>self.channel
         cdef double value = 0
-        if receive(&channel, 1, None, True, &value) == <size_t>-1:
+        if receive(&channel, 1, None, True, &value, NULL) == <size_t>-1:
             raise StopIteration
         return value
 
@@ -733,20 +737,12 @@ cdef class Ticker:
         raise TypeError("cannot copy or pickle 'Ticker' objects")
 
 
-cdef int64_t positive_period(object period) except -1:
-    cdef int64_t ns = 0
-    to_ns(period, &ns)
-    if ns <= 0:
-        raise ValueError("a period must be positive")
-    return ns
-
-
 def after(delay):
     """Timer(delay).c: a channel that delivers one value, delay seconds from now.
     """
     cdef int64_t ns = 0
     cdef Channel channel
-    to_ns(delay, &ns)
+    to_ns(delay, &ns, b"after() delay")
     channel = new_channel(current_default())
     chan_arm(&channel.ch, ns, 0)
     return channel
@@ -755,7 +751,7 @@ def after(delay):
 def tick(period):
     """Ticker(period).c: a channel that delivers a value every period seconds until it is dropped.
     """
-    cdef int64_t ns = positive_period(period)
+    cdef int64_t ns = positive_period(period, b"tick() period")
     cdef Channel channel = new_channel(current_default())
     chan_arm(&channel.ch, ns, ns)
     return channel
@@ -775,10 +771,23 @@ def select(*channels, timeout=None):
         raise ValueError("select() needs at least one channel")
     for channel in channels:
         if not isinstance(channel, Channel):
-            raise TypeError(f"select() takes channels, not {type(channel).__name__}")
+            refuse_to_select(channel)
     items = tuple_items(<PyObject*>channels)
-    i = receive(items, count, timeout, False, &value)
+    i = receive(items, count, timeout, False, &value, b"select() timeout")
     return channels[i], value
+
+
+cdef int refuse_to_select(object thing) except -1:
+    got = f"select() takes channels, not {type(thing).__name__}"
+    if isinstance(thing, (Timer, Ticker)):
+        raise TypeError(f"{got}: its channel is called c")
+    if thing is None:
+        raise TypeError(f"{got}: a timer of AfterFunc has no channel")
+    if hasattr(thing, "__iter__"):
+        raise TypeError(f"{got}: one argument each, select(*channels)")
+    if has_float(thing):
+        raise TypeError(f"{got}: a timeout is given by keyword, timeout={thing!r}")
+    raise TypeError(got)
 
 
 def longest_slice():
@@ -793,7 +802,7 @@ def sleep(delay):
     cdef int64_t ns = 0, until, look_at
     cdef int interrupted = True
     cdef unsigned long slack
-    to_ns(delay, &ns)
+    to_ns(delay, &ns, b"sleep() delay")
     if ns <= 0:
         return
     cdef TimerHeap heap = shared_default(False) if FREE_THREADED else the_default
@@ -830,7 +839,9 @@ cdef class ManualHeap(TimerHeap):
 
     def __init__(self, start=0.0, *, name="manual", on_error=None):
         cdef int64_t ns = 0
-        to_ns(start, &ns)
+        to_ns(start, &ns, b"ManualHeap() start")
+        if ns == TH_NEVER or ns == INT64_MIN:
+            raise ValueError(f"ManualHeap() start must be a time of the clock, which {start!r} is beyond")
         TimerHeap.__init__(self, name, on_error=on_error)
         th_set_manual(self.core, ns)
 
@@ -839,20 +850,30 @@ cdef class ManualHeap(TimerHeap):
         """
         return to_seconds(th_now(self.core))
 
-    def advance(self, seconds):
-        """Move the clock on, from deadline to deadline: whatever falls due by then runs in this
+    @cython.embedsignature(False)
+    def advance(self, seconds=MISSING):
+        """advance($self, seconds)\n--\n
+        Move the clock on, from deadline to deadline: whatever falls due by then runs in this
         thread, in order, each callback when time() is its deadline exactly. What the callbacks arm
         for that span runs as well.
 
-        ValueError for a negative number of seconds; RuntimeError from within a callback of this
-        heap.
+        A timer is due by then when it is so to the nanosecond, and also when it looks so: when t.when is not above the
+        float time() + seconds, or above time() afterwards. So advance(t.when - time()) fires t. The clock
+        ends at the sum in nanoseconds (less one that came by rounding seconds up, where as floats they lead to a whole
+        one), or at the last deadline that fired, if that is later.
+
+        ValueError for a negative number of seconds and for one that leads beyond the end of the clock,
+        which stays as it was; RuntimeError from within a callback of this heap.
         """
         cdef th_core* c = self.core
-        cdef int64_t ns = 0, target
+        cdef int64_t ns = 0, target = 0, due
+        cdef double span, before
         cdef bint busy
-        to_ns(seconds, &ns)
-        if ns < 0:
-            raise ValueError("time does not run backwards")
+        to_ns(seconds, &ns, b"ManualHeap.advance() seconds")
+        span = seconds if isinstance(seconds, float) else to_seconds(ns)
+        if ns < 0 or span < 0:
+            raise ValueError(f"ManualHeap.advance() seconds must not be negative, as {seconds!r} is: time does not run "
+                             "backwards")
         if FREE_THREADED:
             th_lock(c)
         busy = c.advancer != 0
@@ -862,12 +883,20 @@ cdef class ManualHeap(TimerHeap):
             th_unlock(c)
         if busy:
             raise RuntimeError("advance() is under way already")
-        target = th_deadline(th_now(c), ns)
         try:
-            while step(c, target):
+            before = to_seconds(th_now(c))
+            if add_overflow(th_now(c), ns, &target) or target == TH_NEVER:
+                raise ValueError("ManualHeap.advance() seconds must not lead beyond the end of the clock, as "
+                                 f"{seconds!r} would")
+            due = th_last_shown(target, max(before + span, to_seconds(target)))
+            if (ns > 1 and to_seconds(ns) > span and not is_sum(before, span, to_seconds(target))
+                    and is_sum(before, span, to_seconds(target - 1))):
+                target -= 1                 # seconds was rounded up, though it leads to a whole nanosecond
+            while step(c, target, due):
                 wake_waiters(c)
                 fire_run(self)
                 PyErr_CheckSignals()
+            th_set_due(c, max(due, th_due(c)))
         finally:
             let_run_go(c, <PyObject*>self)
             if FREE_THREADED:
@@ -880,17 +909,22 @@ cdef class ManualHeap(TimerHeap):
         wake_waiters(c)
 
 
-cdef bint step(th_core* c, int64_t target) noexcept nogil:
-    """Turn the clock to the next deadline, not beyond target, and collect what is due then. False
-    when nothing was, and the clock stands at target."""
+cdef inline bint is_sum(double before, double span, double after) noexcept nogil:
+    """Whether span leads from before to after, as somebody finds who adds or subtracts."""
+    return before + span == after or after - before == span
+
+
+cdef bint step(th_core* c, int64_t target, int64_t due) noexcept nogil:
+    """Turn the clock to the next deadline, not beyond due, and collect what is due then. False
+    when nothing was, and the clock stands at target, or where a deadline beyond that has left it."""
     cdef int64_t now = th_now(c)
     th_lock(c)
     collect(c, now)
     if c.run_len == 0:
-        if c.len and c.keys[0].when <= target and not c.closed:
+        if c.len and c.keys[0].when <= due and not c.closed:
             now = c.keys[0].when
         else:
-            now = target
+            now = max(now, target)
         th_set_manual(c, now)
         collect(c, now)
     sort_run(c)
@@ -898,7 +932,23 @@ cdef bint step(th_core* c, int64_t target) noexcept nogil:
     return c.run_len > 0
 
 
+cdef int finish_channel_types() except -1:
+    global ticker_call_unchecked, ticker_new_unchecked, manual_init_unchecked
+    global after_unchecked, tick_unchecked, sleep_unchecked
+    after_unchecked = change_function(<PyObject*>after, after_call)
+    tick_unchecked = change_function(<PyObject*>tick, tick_call)
+    sleep_unchecked = change_function(<PyObject*>sleep, sleep_call)
+    ticker_call_unchecked = change_vectorcall(<PyTypeObject*>Ticker, ticker_call)
+    ticker_new_unchecked = change_new(<PyTypeObject*>Ticker, ticker_new)
+    manual_init_unchecked = change_init(<PyTypeObject*>ManualHeap, manual_init)
+    set_iter(<PyTypeObject*>Channel, no_iterator)
+    add_misnomers(Ticker, TICKER_MISNOMERS)
+    add_misnomers(Channel, CHANNEL_MISNOMERS)
+    return 0
+
+
 reveal_timers(ManualHeap)
+finish_channel_types()
 publish(Channel, "()")
 publish(Ticker, "(period, *, heap=None)")
 publish(ManualHeap, "(start=0.0, *, name='manual', on_error=None)")

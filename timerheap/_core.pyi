@@ -2,7 +2,7 @@ from collections.abc import Callable
 from contextvars import Context
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, Protocol, Self, SupportsFloat, SupportsIndex, TypeAlias, TypeVarTuple, final
+from typing import Any, Final, Never, Protocol, Self, SupportsFloat, SupportsIndex, TypeAlias, TypeVarTuple, final
 from weakref import ReferenceType
 
 from typing_extensions import disjoint_base
@@ -91,6 +91,12 @@ class Ticker:
         tb: TracebackType | None = None,
         /,
     ) -> None: ...
+
+@final
+class Misnomer:
+    def __init__(self, name: str, instead: str) -> None: ...
+    def __get__(self, instance: object, owner: type | None = None, /) -> Never: ...
+    def __set__(self, instance: object, value: object, /) -> None: ...
 
 def AfterFunc(
     delay: _Seconds,

@@ -15,16 +15,18 @@ Reading order, each part using only those above it:
     csrc/channel.h    channel timers and their blocked receivers
     csrc/fork.h       the locks around a fork
     _heap.pxi         the 4-ary heap: siftup, siftdown, collect, sort, check    <- deadlines are compared
+    _durations.pxi    seconds to nanoseconds
     _worker.pxi       timerproc: park, collect, fire                            <- sleeps, takes the GIL
     _jobs.pxi         callbacks, here or in an executor; where their errors go
     _thread.pxi       the worker's thread: start, end, exit
     _fork.pxi         what a fork takes of Python
+    _arguments.pxi    what wrong calls and wrong names are told
     _timers.pxi       TimerHeap, Timer, AfterFunc
     _channels.pxi     Channel, Ticker, select, sleep
 """
 
-from cpython.object cimport PyObject, PyTypeObject, destructor, inquiry, traverseproc, visitproc
-from libc.math cimport INFINITY, ceil
+from cpython.object cimport Py_GT, PyObject, PyTypeObject, destructor, inquiry, traverseproc, visitproc
+from libc.math cimport INFINITY
 from libc.stdint cimport INT64_MIN, int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport fprintf, stderr
 from libc.stdlib cimport abort, calloc, free, malloc, qsort
@@ -32,12 +34,17 @@ from libc.string cimport memcpy, memset
 
 import atexit
 import os
-import sys
 import threading
 import weakref
 from _collections_abc import AsyncGenerator, Coroutine, Generator
 
 cimport cython
+
+ctypedef PyObject* (*vectorcallfunc)(PyObject* type, PyObject* const* args, size_t nargs, PyObject* names) except NULL
+ctypedef PyObject* (*fastcallfunc)(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names) except NULL
+ctypedef PyObject* (*newfunc)(PyTypeObject* type, PyObject* args, PyObject* keywords) except NULL
+ctypedef int (*initproc)(PyObject* self, PyObject* args, PyObject* keywords) except -1
+ctypedef PyObject* (*getiterfunc)(PyObject* self) except NULL
 
 cdef extern from *:
     """
@@ -55,6 +62,7 @@ cdef extern from *:
     #endif
     #define th_mul_overflow __builtin_mul_overflow
     #define th_add_overflow __builtin_add_overflow
+    #define th_has_float(o) (Py_TYPE(o)->tp_as_number != NULL && Py_TYPE(o)->tp_as_number->nb_float != NULL)
     #define th_raise_pending() (PyErr_Occurred() ? -1 : 0)
 
     /* The exception that is set, which is cleared; a new reference. Not by try and except: where there is no memory
@@ -97,6 +105,46 @@ cdef extern from *:
     #define th_tuple_items(t) (&PyTuple_GET_ITEM(t, 0))
     #define th_prefetch(p) __builtin_prefetch((p), 1)
     #define th_set_alloc(type, alloc) ((type)->tp_alloc = (alloc))
+    #define th_set_iter(type, iter) ((type)->tp_iter = (iter))
+
+    static inline vectorcallfunc th_change_vectorcall(PyTypeObject *type, vectorcallfunc to)
+    {
+        vectorcallfunc was = type->tp_vectorcall;
+        type->tp_vectorcall = was == NULL ? NULL : to;
+        return was;
+    }
+
+    typedef PyObject *(*th_fastcall)(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
+
+    static inline th_fastcall th_change_function(PyObject *function, th_fastcall to)
+    {
+        PyMethodDef *method = ((PyCFunctionObject *)function)->m_ml;
+        th_fastcall was = (th_fastcall)(void *)method->ml_meth;
+        method->ml_meth = (PyCFunction)(void *)to;
+        return was;
+    }
+
+    static inline newfunc th_change_new(PyTypeObject *type, newfunc to)
+    {
+        newfunc was = type->tp_new;
+        type->tp_new = to;
+        return was;
+    }
+
+    static inline initproc th_change_init(PyTypeObject *type, initproc to)
+    {
+        initproc was = type->tp_init;
+        type->tp_init = to;
+        return was;
+    }
+
+    static inline PyObject *th_change_mro(PyTypeObject *type, PyObject *to)
+    {
+        PyObject *was = type->tp_mro;
+        type->tp_mro = to;
+        PyType_Modified(type);
+        return was;
+    }
     """
     const bint FREE_THREADED "TH_FREE_THREADED"
     const size_t COLLECTOR_BYTES "TH_COLLECTOR_BYTES"
@@ -105,6 +153,12 @@ cdef extern from *:
     bint mul_overflow "th_mul_overflow"(int64_t a, int64_t b, int64_t* product) noexcept nogil
     bint add_overflow "th_add_overflow"(int64_t a, int64_t b, int64_t* sum) noexcept nogil
     void prefetch "th_prefetch"(const void* p) noexcept nogil
+    void set_iter "th_set_iter"(PyTypeObject* type, getiterfunc iter)
+    vectorcallfunc change_vectorcall "th_change_vectorcall"(PyTypeObject* type, vectorcallfunc to)
+    fastcallfunc change_function "th_change_function"(PyObject* function, fastcallfunc to)
+    newfunc change_new "th_change_new"(PyTypeObject* type, newfunc to)
+    initproc change_init "th_change_init"(PyTypeObject* type, initproc to)
+    PyObject* change_mro "th_change_mro"(PyTypeObject* type, PyObject* to)
 
 cdef extern from "timer.h" nogil:
     enum:
@@ -151,6 +205,9 @@ cdef extern from "clock.h" nogil:
     int64_t th_monotonic()
     int64_t th_deadline(int64_t now, int64_t delay)
     int64_t th_next_tick(int64_t when, int64_t period, int64_t now)
+    double th_to_seconds(int64_t when)
+    int64_t th_from_seconds(double v)
+    int64_t th_last_shown(int64_t when, double seconds)
 
 cdef extern from "pages.h" nogil:
     const size_t TH_PAGE
@@ -227,7 +284,10 @@ cdef extern from "core.h" nogil:
         uint64_t turns
     uint64_t th_thread()
     int64_t th_now(th_core* c)
+    int64_t th_due(th_core* c)
+    void th_set_due(th_core* c, int64_t due)
     void th_set_manual(th_core* c, int64_t now)
+    void th_limit_due(th_core* c, int64_t when)
     void th_lock(th_core* c)
     void th_unlock(th_core* c)
     void th_yield_lock(th_core* c)
@@ -490,6 +550,10 @@ cdef extern from "Python.h":
     bint error_matches "PyErr_ExceptionMatches"(object kind)
     void PyErr_Clear()
     bint PyLong_Check(object o)
+    bint has_float "th_has_float"(object o)
+    bint has_index "PyIndex_Check"(object o)
+    object PyNumber_Index(object o)
+    int compare_or_error "PyObject_RichCompareBool"(object a, object b, int op) noexcept    # its error is left set
     long long PyLong_AsLongLongAndOverflow(object o, int* overflow) except? -1
     int PyErr_CheckSignals() except -1
     void PyErr_NoMemory() except *
@@ -497,6 +561,7 @@ cdef extern from "Python.h":
     void* PyMem_Malloc(size_t n)
     void PyMem_Free(void* p)
     Py_ssize_t PyTuple_GET_SIZE(PyObject* t)
+    Py_ssize_t PyVectorcall_NARGS(size_t nargsf)
     PyObject* PyTuple_GET_ITEM(PyObject* t, Py_ssize_t i)
     PyObject** tuple_items "th_tuple_items"(PyObject* t)
     unsigned long current_thread "PyThread_get_thread_ident"() noexcept nogil
@@ -533,9 +598,11 @@ cdef enum:
 DEBUG = bool(DEBUG_BUILD)
 
 include "_heap.pxi"
+include "_durations.pxi"
 include "_worker.pxi"
 include "_jobs.pxi"
 include "_thread.pxi"
 include "_fork.pxi"
+include "_arguments.pxi"
 include "_timers.pxi"
 include "_channels.pxi"

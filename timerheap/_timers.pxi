@@ -26,60 +26,6 @@ cdef size_t TIMER_BYTES = (<PyTypeObject*>Timer).tp_basicsize + COLLECTOR_BYTES
 cdef size_t CHANNEL_BYTES = (<PyTypeObject*>Channel).tp_basicsize
 
 
-# ---- durations ------------------------------------------------------------------------------------------------------
-
-cdef int to_ns(object seconds, int64_t* ns) except -1:
-    """Seconds to whole nanoseconds, rounded up; what has no place in an int64 saturates.
-
-    ValueError for NaN, TypeError for what is no real number. May run Python code (__float__), so
-    call it before locking.
-    """
-    cdef double value
-    cdef long long whole
-    cdef int overflow = 0
-    if PyFloat_CheckExact(seconds):
-        value = PyFloat_AS_DOUBLE(seconds)
-    elif PyLong_Check(seconds):
-        whole = PyLong_AsLongLongAndOverflow(seconds, &overflow)
-        if overflow == 0 and not mul_overflow(whole, NS_PER_S, ns):
-            return 0
-        ns[0] = TH_NEVER if overflow > 0 or (overflow == 0 and whole > 0) else INT64_MIN
-        return 0
-    else:
-        datetime = sys.modules.get("datetime")
-        if datetime is not None and isinstance(seconds, datetime.timedelta):
-            whole = seconds.days * 86400 + seconds.seconds
-            if mul_overflow(whole, NS_PER_S, ns) or add_overflow(ns[0], seconds.microseconds * 1000, ns):
-                ns[0] = TH_NEVER if whole > 0 else INT64_MIN
-            return 0
-        value = float_as_double(seconds)
-        if value == -1.0 and error_matches(OverflowError):
-            PyErr_Clear()
-            ns[0] = TH_NEVER if seconds > 0 else INT64_MIN
-            return 0
-        raise_pending()
-    if value != value:
-        raise ValueError("a duration must not be NaN")
-    value = ceil(value * 1e9)
-    if value >= 9223372036854775808.0:
-        ns[0] = TH_NEVER
-    elif value <= -9223372036854775808.0:
-        ns[0] = INT64_MIN
-    else:
-        ns[0] = <int64_t>value
-    return 0
-
-
-cdef inline double to_seconds(int64_t when) noexcept nogil:
-    """As time.monotonic() converts its reading, so that comparing the two is comparing
-    nanoseconds."""
-    return <double>when / 1e9
-
-
-cdef inline object deadline_or_inf(int64_t when):
-    return INFINITY if when == TH_NEVER else to_seconds(when)
-
-
 # ---- the heap object ------------------------------------------------------------------------------------------------
 
 cdef class TimerHeap:
@@ -120,11 +66,12 @@ cdef class TimerHeap:
 
     def __init__(self, name="timerheap", *, executor=None, on_error=None):
         if not isinstance(name, str):
-            raise TypeError(f"name must be a str, not {type(name).__name__}")
-        if executor is not None and not hasattr(executor, "submit"):
-            raise TypeError("executor must have a submit method")
+            raise TypeError(f"{type(self).__name__}() name must be a str, not {type(name).__name__}")
+        if executor is not None and (isinstance(executor, type) or not hasattr(executor, "submit")):
+            raise TypeError(f"{type(self).__name__}() executor must be an object with a submit method, not "
+                            f"{an_instance(executor, object)}")
         if on_error is not None and not callable(on_error):
-            raise TypeError("on_error must be callable")
+            raise TypeError(f"{type(self).__name__}() on_error must be callable, not {type(on_error).__name__}")
         with cython.critical_section(self):
             if self.name is not None:
                 raise RuntimeError("a timer heap cannot be initialised twice")
@@ -398,11 +345,11 @@ def swap_default_heap(TimerHeap heap, bint substitute):
     return before
 
 
-cdef inline TimerHeap heap_or_default(object heap):
+cdef inline TimerHeap heap_or_default(object heap, str what):
     if heap is None:
         return current_default()
     if not isinstance(heap, TimerHeap):
-        raise TypeError(f"heap must be a TimerHeap, not {type(heap).__name__}")
+        raise TypeError(f"{what} heap must be a TimerHeap, not {an_instance(heap, TimerHeap)}")
     return <TimerHeap>heap
 
 
@@ -434,7 +381,8 @@ cdef class Timer:
     time.monotonic() counts.
 
     delay is in seconds: an int, a float, anything with __float__, or a datetime.timedelta; zero and
-    less is due at once, inf is never. AfterFunc makes Timers that call a function instead; their c
+    less is due at once, inf is never. A float that is nearest to a whole number of nanoseconds is
+    that number, any other is rounded up. AfterFunc makes Timers that call a function instead; their c
     is None. Dropping a channel timer with its channel cancels it; a function timer fires whether or
     not its handle is kept.
     """
@@ -487,14 +435,16 @@ cdef class Timer:
                 hold_no_more(c, <PyObject*>self.heap)
         return cancelled
 
-    def reset(self, delay):
-        """Arm the timer anew, delay seconds from now. True if that cancelled a pending run or an
+    @cython.embedsignature(False)
+    def reset(self, delay=MISSING):
+        """reset($self, delay)\n--\n
+        Arm the timer anew, delay seconds from now. True if that cancelled a pending run or an
         unreceived value, False if the timer was not active. Raises as the constructor does, and
         leaves the timer as it was then; RuntimeError when its heap is closed.
         """
         cdef int64_t ns = 0
         fetch_handle(<PyObject*>self)
-        to_ns(delay, &ns)
+        to_ns(delay, &ns, b"Timer.reset() delay")
         if th_fixed_flags(&self.t) & TH_CHANNEL:
             return chan_arm(&(<Channel>self.t.func).ch, ns, 0)
         return rearm(self, ns)
@@ -616,8 +566,8 @@ cdef inline void init_fields(PyObject* o, PyObject* heap) noexcept:
 cdef int init_channel_timer(Timer self, object delay, object heap) except -1:
     cdef int64_t ns = 0
     cdef Channel channel
-    to_ns(delay, &ns)
-    self.heap = heap_or_default(heap)
+    to_ns(delay, &ns, b"Timer() delay")
+    self.heap = heap_or_default(heap, "Timer()")
     th_count(&self.heap.core.handles, 1)
     self.t.flags = TH_CHANNEL
     channel = new_channel(self.heap)
@@ -892,8 +842,12 @@ cdef void timer_dealloc(PyObject* self) noexcept:
 
 
 cdef int finish_timer_type() except -1:
+    global timer_call_unchecked, timer_new_unchecked
     cdef PyTypeObject* type = <PyTypeObject*>Timer
     assert type.tp_basicsize == TH_TIMER_SIZE
+    timer_call_unchecked = change_vectorcall(type, timer_call)
+    timer_new_unchecked = change_new(type, timer_new)
+    set_iter(type, no_iterator)
     set_alloc(type, <void*>th_alloc_timer)
     type.tp_dealloc = <destructor><void*>timer_dealloc
     type.tp_traverse = <traverseproc><void*>timer_traverse
@@ -910,7 +864,8 @@ cdef const char* AFTER_FUNC_DOC = b"""AfterFunc(delay, func, /, *args, context=N
 Call func(*args) once, delay seconds from now, on the heap's worker thread. Returns the Timer.
 
 delay is in seconds: an int, a float, anything with __float__, or a datetime.timedelta; zero and
-less is due at once, inf is never. The call is made in context, a contextvars.Context, or else in an
+less is due at once, inf is never. A float that is nearest to a whole number of nanoseconds is that
+number, any other is rounded up. The call is made in context, a contextvars.Context, or else in an
 empty one. Keyword arguments for func go through functools.partial. The timer fires whether or not
 its handle is kept; stop() and reset() of the handle cancel and postpone it.
 
@@ -932,13 +887,13 @@ cdef PyObject* after_func(PyObject* module, PyObject** args, Py_ssize_t nargs, P
     cdef Timer timer
     cdef int64_t ns = 0
     if nargs < 2:
-        raise TypeError(f"AfterFunc() needs a delay and a function, got {nargs} positional arguments")
+        refuse_too_few(args, nargs, kwnames)
     if kwnames != NULL:
         after_func_keywords(args + nargs, kwnames, &context, &where)
     if not PyCallable_Check(args[1]):
-        raise TypeError(f"func must be callable, not {type(<object>args[1]).__name__}")
-    to_ns(<object>args[0], &ns)
-    heap = current_default() if where == NULL else heap_or_default(<object>where)
+        refuse_func(<object>args[0], <object>args[1])
+    to_ns(<object>args[0], &ns, b"AfterFunc() delay")
+    heap = current_default() if where == NULL else heap_or_default(<object>where, "AfterFunc()")
     timer = new_timer(heap)
     if nargs == 3 and context == NULL:
         incref(args[2])
@@ -965,12 +920,13 @@ cdef int after_func_keywords(PyObject** values, PyObject* kwnames, PyObject** co
             continue
         if PyUnicode_Compare(name, b"context") == 0:
             if not PyContext_CheckExact(values[i]):
-                raise TypeError(f"context must be a contextvars.Context, not {type(<object>values[i]).__name__}")
+                raise TypeError("AfterFunc() context must be a contextvars.Context, as copy_context() gives one, not "
+                                f"{type(<object>values[i]).__name__}")
             context[0] = values[i]
         elif PyUnicode_Compare(name, b"heap") == 0:
             heap[0] = values[i]
         else:
-            raise TypeError(f"AfterFunc() got an unexpected keyword argument {<object>name!r}")
+            refuse_keyword(<str><object>name)
     return 0
 
 
@@ -1005,5 +961,7 @@ cdef int publish(type cls, str signature) except -1:
 
 AfterFunc = PyCFunction_NewEx(&after_func_method, NULL, "timerheap")
 finish_timer_type()
+add_misnomers(Timer, TIMER_MISNOMERS)
+heap_init_unchecked = change_init(<PyTypeObject*>TimerHeap, heap_init)
 publish(Timer, "(delay, *, heap=None)")
 publish(TimerHeap, "(name='timerheap', *, executor=None, on_error=None)")

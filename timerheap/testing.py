@@ -10,7 +10,7 @@ an hour later
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from timerheap._core import ManualHeap, TimerHeap, swap_default_heap
 
@@ -25,8 +25,12 @@ def use(heap: _Heap) -> Iterator[_Heap]:
     is driven by it.
 
     Process-wide: other threads see it too. Timers armed before the block stay where they are. Once
-    heap is closed, arming on the default heap raises RuntimeError until the block ends.
+    heap is closed, arming on the default heap raises RuntimeError until the block ends. TypeError
+    for what is no TimerHeap.
     """
+    if not isinstance(cast(object, heap), TimerHeap):
+        got = "the class itself" if isinstance(heap, type) else type(heap).__name__
+        raise TypeError(f"use() heap must be a TimerHeap, as in use(ManualHeap()), not {got}")
     before = swap_default_heap(heap, True)
     try:
         yield heap
