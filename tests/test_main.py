@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -129,6 +130,60 @@ def test_threads_compares_one_worker_with_a_thread_each(tmp_path):
     standard = report["threading.Timer"]
     assert (standard["started"], standard["threads"]) == (50, 50)
     assert "AfterFunc" in run("threads", "--timers", "50", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize("report", [SMALL, ("threads", "--timers", "20"), ("info",), ("info", "--json"), ("--help",)])
+@pytest.mark.parametrize("stdout", [">&-", ">&- 2>&-", ">&- <&-", ">/dev/full", "| :"])
+def test_a_stdout_that_takes_nothing_ends_it_with_a_sentence(tmp_path, report, stdout):
+    """Closed, also with the other streams, full, or without a reader."""
+    command_line = f"{shlex.join([sys.executable, '-m', 'timerheap', *report])} {stdout}"
+    if stdout == "| :":  # the reader has gone before anything is written: it opens and closes at once
+        command_line = f"{{ sleep 1; exec {command_line.removesuffix(stdout)}; }} {stdout}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command_line], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == command.UNWRITTEN, done
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+    if "2>&-" not in stdout:
+        assert "the report could not be written: " in done.stderr.splitlines()[-1]
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("stderr", ["2>&-", "2>/dev/full", "2>&- <&-"])
+def test_a_stderr_that_takes_nothing_costs_the_progress_only(tmp_path, stderr):
+    command_line = f"{shlex.join([sys.executable, '-m', 'timerheap', *SMALL, '--json'])} {stderr}"
+    done = subprocess.run(
+        ["bash", "-c", command_line], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["ok"] is True
+
+
+def test_a_set_up_that_overruns_its_lead_is_told_and_left_out(trial, monkeypatch):
+    reset = command.Trial._reset
+
+    def slowly(self, bars):
+        spent = reset(self, bars)
+        time.sleep(self._lead + 0.5)
+        return spent
+
+    monkeypatch.setattr(command.Trial, "_reset", slowly)
+    status, report = trial("--spread", "2")
+    assert (status, report["lost"], report["early"], report["fired"]) == (0, 0, 0, 1500)
+    set_up = report["set_up"]
+    assert set_up["overran_s"] > 0
+    assert set_up["left_out"] > 0
+    assert sum(row["count"] for row in report["late_us"]["histogram"]) == 1500 - set_up["left_out"]
+    lines = "\n".join(command.describe_trial(report))
+    assert f"overran its lead of {set_up['lead_s']:.1f} s by {set_up['overran_s']:.1f} s" in lines
+
+
+def test_the_lead_adapts_to_a_slow_machine(trial, monkeypatch):
+    monkeypatch.setattr(command, "set_up_pace", lambda count: 0.0005)
+    _, report = trial()
+    assert report["set_up"]["lead_s"] == 0.2 + 2 * 0.0005 * 2000
+    assert "overran" not in "\n".join(command.describe_trial(report))
 
 
 def test_info_names_the_build(tmp_path):

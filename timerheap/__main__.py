@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import math
 import os
@@ -12,7 +14,7 @@ import sys
 import threading
 import time
 from array import array
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self
 
@@ -29,6 +31,8 @@ now = time.monotonic
 
 CHUNK = 10_000  # timers between two looks at the progress bar, outside the timed stretches
 INTERRUPTED = 130  # what a shell reports of a command that Ctrl-C ended
+UNWRITTEN = os.EX_IOERR  # the exit status where stdout takes no report
+HOUR = 3600.0  # a deadline that no run of this lives to see
 LATE_BOUNDS_US = (20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 100_000)
 
 
@@ -54,6 +58,43 @@ def resident_bytes() -> int:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+# The two streams. Either may be closed (then it is None), full, or without a reader any more.
+
+
+def say(text: str) -> None:
+    """A line to stderr, if there is one: what is said there is worth no failure."""
+    if sys.stderr is None:
+        return
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        abandon(sys.stderr)
+
+
+def written(*lines: str) -> bool:
+    """Write to stdout. False, and a sentence on stderr, where it takes nothing."""
+    reason: str | None = "standard output is closed"
+    if sys.stdout is not None:
+        try:
+            print(*lines, sep="\n", end="\n" if lines else "", flush=True)
+        except OSError as error:
+            abandon(sys.stdout)
+            reason = error.strerror
+        else:
+            return True
+    say(f"timerheap: the report could not be written: {reason}")
+    return False
+
+
+def abandon(stream: Any) -> None:
+    """Let go of what a stream has not written, or the interpreter would try again at its end, and complain."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        number = stream.fileno()
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, number)
+        os.close(null)
+
+
 # Progress: bars for a person, a line a phase for a log, and never on stdout.
 
 
@@ -68,7 +109,7 @@ class Progress:
 
     def phase(self, title: str, total: int) -> None:
         """Begin a phase of `total` steps."""
-        print(f"{title}: {total:,} timers", file=sys.stderr, flush=True)
+        say(f"{title}: {total:,} timers")
 
     def done(self, count: int) -> None:
         """Say that `count` steps of the phase are done by now."""
@@ -76,7 +117,7 @@ class Progress:
 
 def progress() -> Progress:
     """Bars where rich is installed and somebody is looking, lines elsewhere."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         return Progress()
     try:
         from rich.console import Console
@@ -128,9 +169,8 @@ class Trial:
         self.patience: float = options.patience
         self.spread: float = options.spread
         self._random = random.Random(options.seed)
-        # The first deadline lies behind the set-up: what is timed there is not the firing.
-        self._lead = 0.2 + 2.5e-6 * self.count
-        self._delays = [self._delay() for _ in range(self.count)]
+        self._lead = 0.0
+        self._shares = [self._random.random() for _ in range(self.count)]  # of the spread
         numbers = list(range(self.count))
         order = numbers[:]
         self._random.shuffle(order)
@@ -145,11 +185,15 @@ class Trial:
         self._fired = bytearray(self.count)  # how often it did
         self._fired_at = array("d", bytes(8 * self.count))
         self._deadlines = array("d", bytes(8 * self.count))
+        self._set_up_end = 0.0
 
     def run(self) -> dict[str, Any]:
         """All of it; the verdict as plain data."""
         with TimerHeap(name="timerheap-demo") as heap, progress() as bars:
             threads, resident = os_threads(), resident_bytes()
+            # The first deadline shall lie behind the set-up: what is timed there is not the firing. Twice as long as
+            # a sample says, which a million of them, or another program's turn, may well take.
+            self._lead = 0.2 + max(2.5e-6, 2 * set_up_pace(min(self.count, CHUNK))) * self.count
             arm_ns = self._arm(heap, bars)
             report: dict[str, Any] = {
                 "timers": self.count,
@@ -169,8 +213,8 @@ class Trial:
         # The heap is closed: no callback runs any more.
         return report | self._verdict()
 
-    def _delay(self) -> float:
-        return float(self._lead + self.spread * self._random.random())
+    def _delay(self, share: float) -> float:
+        return float(self._lead + self.spread * share)
 
     def _fire(self, number: int) -> None:
         self._fired_at[number] = now()
@@ -180,7 +224,8 @@ class Trial:
         bars.phase("arming", self.count)
         spent = 0
         for part in chunks(self.count):
-            todo = list(zip(self._delays[part], self._numbers[part], strict=True))
+            delays = map(self._delay, self._shares[part])
+            todo = list(zip(delays, self._numbers[part], strict=True))
             fire = self._fire
             earliest = now()
             start = time.perf_counter_ns()
@@ -212,7 +257,7 @@ class Trial:
         spent = 0
         for part in chunks(len(self._to_reset)):
             numbers = self._to_reset[part]
-            todo = [(self._handles[number], self._delay()) for number in numbers]
+            todo = [(self._handles[number], self._delay(self._random.random())) for number in numbers]
             earliest = now()
             start = time.perf_counter_ns()
             answers = [timer.reset(delay) for timer, delay in todo]
@@ -228,6 +273,7 @@ class Trial:
             when = timer.when
             if when is not None:
                 self._deadlines[number] = when
+        self._set_up_end = now()
         due = len(heap)
         bars.phase("firing", due)
         end = max(self._deadlines) + self.patience
@@ -240,14 +286,16 @@ class Trial:
         ledger = list(zip(self._owed, self._fired, strict=True))
         lost = sum(owed - fired for owed, fired in ledger if owed > fired)
         extra = sum(fired - owed for owed, fired in ledger if fired > owed)
-        late_us = sorted(
-            (at - deadline) * 1e6
-            for at, deadline, fired in zip(
-                self._fired_at, self._deadlines, self._fired, strict=True
-            )
+        fired = [
+            (deadline, at - deadline)
+            for at, deadline, fired in zip(self._fired_at, self._deadlines, self._fired, strict=True)
             if fired
-        )
-        early = bisect_left(late_us, 0.0)
+        ]
+        early = sum(late < 0 for _, late in fired)
+        # What was due during the set-up had to wait for it: that says nothing of the heap.
+        end = self._set_up_end
+        late_us = sorted(late * 1e6 for deadline, late in fired if deadline >= end)
+        overran = max((end - deadline for deadline, _ in fired), default=0.0)
         return {
             "fired": sum(self._fired),
             "stopped": self.cancelled,
@@ -255,6 +303,11 @@ class Trial:
             "lost": lost,
             "early": early,
             "extra": extra,
+            "set_up": {
+                "lead_s": round(self._lead, 3),
+                "overran_s": round(max(0.0, overran), 3),
+                "left_out": len(fired) - len(late_us),
+            },
             "late_us": {
                 "p50": round(percentile(late_us, 0.50), 1),
                 "p99": round(percentile(late_us, 0.99), 1),
@@ -263,6 +316,19 @@ class Trial:
             },
             "ok": not (lost or early or extra),
         }
+
+
+def set_up_pace(count: int) -> float:
+    """Seconds that arming, stopping and resetting take a timer, bookkeeping included, by a sample of `count`."""
+    start = time.perf_counter()
+    with TimerHeap(name="timerheap-sample") as heap:
+        timers = [timerheap.AfterFunc(HOUR, print, number, heap=heap) for number in range(count)]
+        deadlines = [at_least(now(), HOUR) for _ in timers]
+        answers = [timer.reset(HOUR) for timer in timers]
+        ledger = list(zip(deadlines, answers, [timer.when for timer in timers], strict=True))
+        for timer, _ in zip(timers, ledger, strict=True):
+            timer.stop()
+    return (time.perf_counter() - start) / count
 
 
 def chunks(count: int) -> Iterator[slice]:
@@ -328,6 +394,13 @@ def describe_trial(report: dict[str, Any]) -> Iterator[str]:
         f"lateness    p50 {microseconds(late['p50'])}   p99 {microseconds(late['p99'])}   "
         f"max {microseconds(late['max'])}"
     )
+    set_up = report["set_up"]
+    if set_up["left_out"]:
+        yield (
+            f"  the set-up overran its lead of {set_up['lead_s']:.1f} s by {set_up['overran_s']:.1f} s: the "
+            f"{set_up['left_out']:,} timers due by then waited for it and are left out;"
+        )
+        yield "  those after them queued behind them, so this is what a busy machine makes of it"
     rows = late["histogram"]
     while rows and not rows[-1]["count"]:
         rows = rows[:-1]
@@ -346,8 +419,6 @@ def bar(share: float) -> str:
 
 
 # The experiment of threads: what ten thousand pending timers cost, one by one and together.
-
-HOUR = 3600.0  # a deadline that no run of this lives to see
 
 
 def native_timers(count: int, bars: Progress) -> tuple[int, Callable[[], None]]:
@@ -528,20 +599,40 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit status."""
+    if sys.stdout is None:
+        written()
+        return UNWRITTEN
+    try:
+        options = parsed(arguments)
+        if options is None:
+            return UNWRITTEN
+        report = options.job(options)
+        lines = [json.dumps(report)] if options.json else options.describe(report)
+        if not written(*lines):
+            return UNWRITTEN
+    except KeyboardInterrupt:
+        say("interrupted")
+        return INTERRUPTED
+    return 0 if report["ok"] else 1
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace | None:
+    """The options. SystemExit for what is a usage error or has been answered already; None where that answer could not
+    be written."""
     top = parser()
-    options = top.parse_args(arguments)
+    answer = io.StringIO()  # argparse takes no notice of what a stream does not take
+    try:
+        with contextlib.redirect_stdout(answer):
+            options = top.parse_args(arguments)
+    except SystemExit:
+        if not written(*answer.getvalue().splitlines()):
+            return None
+        raise
     if options.stop + options.reset > 1:
         top.error("--stop and --reset together are more than all timers")
     if options.timers is None:
         options.timers = options.many
-    try:
-        report = options.job(options)
-        lines = [json.dumps(report)] if options.json else options.describe(report)
-        print(*lines, sep="\n", flush=True)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
-    return 0 if report["ok"] else 1
+    return options
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from libc.string cimport memcpy, memset
 
 import atexit
 import os
+import sys
 import threading
 import weakref
 from _collections_abc import AsyncGenerator, Coroutine, Generator

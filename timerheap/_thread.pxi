@@ -48,7 +48,7 @@ class Worker(Thread):
         if th_post_mine(post.post):
             raise RuntimeError("cannot join current thread")
         if timeout is not None:
-            to_ns(timeout, &ns)
+            to_ns(timeout, &ns, b"Thread.join() timeout")
         await_end(post.post, th_deadline(th_monotonic(), ns) if ns < TH_NEVER else TH_NEVER)
 
     @property
