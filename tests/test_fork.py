@@ -639,6 +639,7 @@ def test_many_heaps_beside_the_main_thread_alone_warn_of_nothing():
     for _ in range(3):
         assert forked(lambda: None) == 0
     assert all(event.wait(20) for event in done)
+    """)
 
 
 INHERITED = """
