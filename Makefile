@@ -43,6 +43,7 @@ help:
 	@echo "make demo         build and run the main job          DEMO_ARGS='--timers 100000'"
 	@echo "make test         tests on release and debug builds   PYTEST_ARGS='-k ticker'"
 	@echo "make test-release, make test-debug                    one of the two"
+	@echo "make test-pages   the tests on the release build, with pages of 16 and of 64 KiB"
 	@echo "make lint types   ruff, cython-lint, codespell; mypy, stubtest"
 	@echo "make dist         sdist and wheel into dist/"
 	@echo "make develop      an editable install with every tool: . $(develop)/bin/activate"
@@ -77,6 +78,18 @@ test:
 test-release test-debug: test-%: $(venv)-%/.with-test $(venv)-%/.with-cli
 	@echo "== tests on the $* build, $(tag)"
 	@$(call run,$(venv)-$*) -m pytest $(PYTEST_ARGS)
+
+# A process that loads the shim has such pages (tests/pages/shim.c), and so have the processes that it starts.
+.PHONY: test-pages
+test-pages: $(release)/.with-test $(release)/.with-cli build/pages.so
+	@for bytes in 16384 65536; do \
+		echo "== tests with pages of $$bytes bytes, $(tag)"; \
+		LD_PRELOAD=$(abspath build/pages.so) PAGE_BYTES=$$bytes $(call run,$(release)) -m pytest $(PYTEST_ARGS) || exit 1; \
+	done
+
+build/pages.so: tests/pages/shim.c tests/pages/paging.h
+	@mkdir -p $(@D)
+	@$(CC) -O1 -Wall -Wextra -Werror -shared -fPIC $< -o $@ -ldl
 
 .PHONY: lint
 lint: $(release)/.with-lint
@@ -152,7 +165,7 @@ asan ubsan tsan: %: $(venv)-%/.with-test $(venv)-%/.with-cli
 CLANG ?= $(firstword $(notdir $(wildcard /usr/bin/clang-19 /usr/bin/clang-14 /usr/bin/clang)) clang)
 llvm = $(patsubst clang%,llvm-$(1)%,$(notdir $(CLANG)))
 native := build/native
-native_sources := $(native)/seam.c $(native)/constants.h $(wildcard tests/native/*.[ch] csrc/*.h)
+native_sources := $(native)/seam.c $(native)/constants.h $(wildcard tests/native/*.[ch] tests/pages/*.h csrc/*.h)
 native_flags = -std=gnu11 -D_GNU_SOURCE -g -Itests/native -I$(native) -Icsrc \
 	-I$(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')
 # The module that Cython wraps around the heap is dropped, or at least never run: the heap needs nothing of Python.

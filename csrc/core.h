@@ -64,6 +64,7 @@ typedef struct th_core {
     th_key *run;             /* due timers in firing order; the worker's own, but see TH_PINNED */
     size_t run_len, run_cap;
     size_t run_head;         /* next entry to launch */
+    size_t run_peak;         /* entries ever in use since the mapping was last cut: what is resident */
 
     uint64_t seq;            /* arms so far; guard M */
     uint64_t inherited;      /* armings up to this number were the parent's, before a fork; written by fork alone */

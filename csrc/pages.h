@@ -10,10 +10,24 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
-#define TH_PAGE ((size_t)4096)
+/* Bytes of a page: 4,096, and on some machines 16 or 64 times 1,024, always a power of two. Addresses and sizes given to
+ * the functions below are multiples of it: the system rounds some up and refuses others. */
+#ifndef th_page /* chosen by tests/native */
+static size_t th_page;
 
-/* A private mapping of size bytes whose address is a multiple of align (a power of two), or NULL. */
+/* When the module is loaded: no heap is there before. */
+__attribute__((constructor)) static void th_ask_page(void) { th_page = (size_t)sysconf(_SC_PAGESIZE); }
+#endif
+
+/* size, rounded up to whole pages. */
+static inline size_t th_whole_pages(size_t size)
+{
+    return (size + th_page - 1) & ~(th_page - 1);
+}
+
+/* A private mapping of size bytes whose address is a multiple of align (a power of two, a page at least), or NULL. */
 static inline void *th_map_aligned(size_t size, size_t align)
 {
     char *base = mmap(NULL, size + align, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -33,8 +47,8 @@ static inline void th_unmap(void *base, size_t size)
         munmap(base, size);
 }
 
-/* Resize the mapping base (NULL when old is 0) from old to size bytes, keeping its contents; both multiples of
- * TH_PAGE, size > 0. Returns the new address, or NULL with the old mapping intact. Page tables move, bytes do not. */
+/* Resize the mapping base (NULL when old is 0) from old to size bytes, keeping its contents; both whole pages,
+ * size > 0. Returns the new address, or NULL with the old mapping intact. Page tables move, bytes do not. */
 static inline void *th_remap(void *base, size_t old, size_t size)
 {
     void *moved;

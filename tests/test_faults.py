@@ -27,7 +27,7 @@ def shim(tmp_path_factory):
         pytest.skip("malloc and clock_gettime are the sanitizer's own, where the shim would have to stand")
     library = tmp_path_factory.mktemp("faults") / "shim.so"
     subprocess.run(["cc", "-O1", "-w", "-shared", "-fPIC", FAULTS / "shim.c", "-o", library, "-ldl"], check=True)
-    return {"LD_PRELOAD": str(library), "PYTHONMALLOC": "malloc"}
+    return {"LD_PRELOAD": f"{library} {os.environ.get('LD_PRELOAD', '')}".strip(), "PYTHONMALLOC": "malloc"}
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

@@ -211,7 +211,8 @@ cdef extern from "clock.h" nogil:
     int64_t th_last_shown(int64_t when, double seconds)
 
 cdef extern from "pages.h" nogil:
-    const size_t TH_PAGE
+    const size_t th_page
+    size_t th_whole_pages(size_t size)
     void th_unmap(void* base, size_t size)
     void* th_remap(void* base, size_t old, size_t size)
 
@@ -247,6 +248,7 @@ cdef extern from "core.h" nogil:
         size_t run_len
         size_t run_cap
         size_t run_head
+        size_t run_peak
         uint64_t seq
         uint64_t inherited
         uint64_t fired

@@ -84,7 +84,7 @@ cdef void siftdown(th_core* c, size_t i, th_key key) noexcept nogil:
 
 cdef inline size_t pages_for(size_t n) noexcept nogil:
     """Bytes of the pages that hold n keys."""
-    return (n * sizeof(th_key) + TH_PAGE - 1) & ~(TH_PAGE - 1)
+    return th_whole_pages(n * sizeof(th_key))
 
 
 cdef inline void set_room(th_core* c, size_t size) noexcept nogil:
@@ -97,7 +97,7 @@ cdef inline void set_room(th_core* c, size_t size) noexcept nogil:
 
 
 cdef bint resize_keys(th_core* c, size_t size) noexcept nogil:
-    """Give the keys a mapping of size bytes, a multiple of TH_PAGE. False when there is no memory: nothing has changed
+    """Give the keys a mapping of size bytes, a multiple of th_page. False when there is no memory: nothing has changed
     then."""
     cdef void* old = <void*>(c.keys - TH_KEY_PAD) if c.keys != NULL else NULL
     cdef void* base = th_remap(old, c.key_bytes, size)
@@ -121,7 +121,7 @@ cdef inline size_t snug(th_core* c) noexcept nogil:
     """What the keys' mapping should have: half of its bytes as long as three quarters of them lie idle. Halving keeps
     it from swinging back at the next arm."""
     cdef size_t size = c.key_bytes
-    while size > TH_PAGE and 4 * c.len < size // sizeof(th_key) - TH_KEY_PAD:
+    while size > th_page and 4 * c.len < size // sizeof(th_key) - TH_KEY_PAD:
         size >>= 1
     return size
 
@@ -136,7 +136,7 @@ cdef inline void shrink_keys(th_core* c) noexcept nogil:
 cdef size_t native_bytes(th_core* c) noexcept nogil:
     """Resident bytes of keys, run and slab.  Mapped and never touched is not resident."""
     cdef size_t keys = pages_for(c.key_peak + TH_KEY_PAD) if c.key_peak else 0
-    return keys + run_bytes(c) + th_slab_bytes(&c.orphans, sizeof(th_timer))
+    return keys + pages_for(max(c.run_peak, c.run_len)) + th_slab_bytes(&c.orphans, sizeof(th_timer))
 
 
 # ---- single timers --------------------------------------------------------------------------------------------------
@@ -347,13 +347,14 @@ cdef inline size_t run_bytes(th_core* c) noexcept nogil:
 
 
 cdef bint resize_run(th_core* c, size_t size) noexcept nogil:
-    """Give the run a mapping of size bytes, a multiple of TH_PAGE. False when there is no memory: nothing has changed
+    """Give the run a mapping of size bytes, a multiple of th_page. False when there is no memory: nothing has changed
     then."""
     cdef void* base = th_remap(c.run, run_bytes(c), size)
     if base == NULL:
         return False
     c.run = <th_key*>base
     c.run_cap = size // sizeof(th_key)
+    c.run_peak = min(c.run_peak, c.run_cap)
     return True
 
 
@@ -363,9 +364,9 @@ cdef inline bint reserve_run(th_core* c, size_t cap) noexcept nogil:
 
 
 cdef inline void trim_run(th_core* c) noexcept nogil:
-    """After a large run: keep RUN_KEPT bytes of its room."""
-    if run_bytes(c) > RUN_KEPT:
-        resize_run(c, RUN_KEPT)
+    """After a large run: keep RUN_KEPT bytes of its room, in whole pages."""
+    if run_bytes(c) > th_whole_pages(RUN_KEPT):
+        resize_run(c, th_whole_pages(RUN_KEPT))
 
 
 cdef inline bint enter_run(th_core* c, size_t i) noexcept nogil:
@@ -561,7 +562,7 @@ cdef void swap_run(th_core* c, th_key** other, size_t* size) noexcept nogil:
     cdef size_t bytes = run_bytes(c)
     th_lock(c)
     c.run = other[0]
-    c.run_cap = size[0] // sizeof(th_key)
+    c.run_cap = c.run_peak = size[0] // sizeof(th_key)
     th_unlock(c)
     other[0] = run
     size[0] = bytes
@@ -579,6 +580,7 @@ cdef void sort_run(th_core* c) noexcept nogil:
     cdef th_key* run = c.run + c.run_head
     cdef th_key* other = NULL
     cdef th_key* result = run
+    c.run_peak = max(c.run_peak, c.run_len)
     if n <= INSERTION_MAX or c.key_bytes - kept < size:
         shrink_keys(c)
     else:

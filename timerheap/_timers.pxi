@@ -56,7 +56,7 @@ cdef class TimerHeap:
             raise MemoryError()
         th_init_locks(self.core)
         th_enlist(self.core)
-        if not resize_keys(self.core, TH_PAGE):
+        if not resize_keys(self.core, th_page):
             raise MemoryError()
         if not reserve_run(self.core, 1):
             raise MemoryError()
@@ -132,8 +132,8 @@ cdef class TimerHeap:
     @property
     def nbytes(self):
         """Bytes of memory this heap holds for its timers: the native arrays as far as they have
-        been touched, and the Timer and Channel objects that exist. Callbacks and their arguments
-        belong to the caller and do not count."""
+        been touched, in whole pages, and the Timer and Channel objects that exist. Callbacks and their
+        arguments belong to the caller and do not count."""
         cdef size_t native
         th_lock(self.core)
         native = native_bytes(self.core)

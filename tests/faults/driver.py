@@ -15,6 +15,7 @@ import contextvars
 import ctypes
 import faulthandler
 import gc
+import os
 import sys
 import threading
 import time
@@ -24,7 +25,7 @@ from timerheap.testing import ManualHeap
 
 PAGES, ALLOCATIONS, THREADS = 2, 1 | 2, 4
 SELF, OTHERS = 0, 1
-KEYS_IN_A_PAGE = 4096 // 16 - 3
+KEYS_IN_A_PAGE = os.sysconf("SC_PAGESIZE") // 16 - 3
 
 shim = ctypes.CDLL(None)
 shim.fault_set.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long]

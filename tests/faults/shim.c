@@ -15,10 +15,8 @@
 #include <stdatomic.h>
 #include <stddef.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <sys/time.h>
 #include <time.h>
-#include <unistd.h>
 
 enum { HEAP = 1, PAGES = 2, THREAD = 4, LASTING = 8 };
 
@@ -74,7 +72,8 @@ void *mmap(void *at, size_t size, int prot, int flags, int fd, off_t offset)
         errno = ENOMEM;
         return MAP_FAILED;
     }
-    return (void *)syscall(SYS_mmap, at, size, prot, flags, fd, offset);
+    void *(*real)(void *, size_t, int, int, int, off_t) = dlsym(RTLD_NEXT, "mmap");
+    return real(at, size, prot, flags, fd, offset);
 }
 
 /* What mmap is called where off_t was asked to have 64 bits, as Python's headers do. */
@@ -93,7 +92,8 @@ void *mremap(void *old, size_t old_size, size_t size, int flags, ...)
         errno = ENOMEM;
         return MAP_FAILED;
     }
-    return (void *)syscall(SYS_mremap, old, old_size, size, flags, target);
+    void *(*real)(void *, size_t, size_t, int, ...) = dlsym(RTLD_NEXT, "mremap");
+    return real(old, old_size, size, flags, target);
 }
 
 int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*start)(void *), void *arg)

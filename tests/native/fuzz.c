@@ -17,7 +17,8 @@
  *   park           as long as nobody has signalled, nothing is armed for earlier than wake_at
  *
  * Where collect lets go of the mutex (native_unlock) the input may slip in operations of callers. mmap and mremap fail
- * when the input says so. Handles are malloc'ed one by one: a sanitizer sees every access after their death.
+ * when the input says so; their pages are as large as it says (tests/pages), and all sizes are to be whole pages.
+ * Handles are malloc'ed one by one: a sanitizer sees every access after their death.
  *
  * Deadlines are not negative: no clock of the library is.
  */
@@ -25,7 +26,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "native.h"
@@ -42,6 +42,8 @@
 #undef munmap
 #undef mremap
 #undef pthread_mutex_unlock
+
+#include "../pages/paging.h"
 
 #ifdef NATIVE_NARROW
 #define ITEMS 2048
@@ -84,6 +86,7 @@ static int collecting; /* collect is under way, and callers may slip in */
 static size_t interfered;
 
 size_t native_keys_max = UINT32_MAX;
+size_t native_page;
 native_totals totals;
 
 #define FAIL_ALL 255
@@ -100,6 +103,8 @@ static void diverged(int line, const char *format, ...)
     va_end(args);
     abort();
 }
+
+#define SIZE(array) (sizeof(array) / sizeof *(array))
 
 #define DEMAND(condition, ...)                     \
     do {                                           \
@@ -119,22 +124,29 @@ static int refuses(void)
     return 1;
 }
 
+static void demand_pages(void *base, size_t size)
+{
+    DEMAND(size && size % native_page == 0 && !paging_off(native_page, base), "%zu bytes at %p", size, base);
+}
+
 void *native_mmap(void *addr, size_t size, int prot, int flags, int fd, off_t offset)
 {
     if (refuses())
         return MAP_FAILED;
-    void *base = mmap(addr, size, prot, flags, fd, offset);
+    demand_pages(NULL, size);
+    void *base = paging_mmap(native_page, addr, size, prot, flags, fd, offset);
     if (base != MAP_FAILED)
         mapped += size;
     return base;
 }
 
-/* By system call: the C library's declaration takes a variable number of arguments. */
 void *native_mremap(void *old, size_t old_size, size_t size, int flags)
 {
     if (refuses())
         return MAP_FAILED;
-    void *base = (void *)syscall(SYS_mremap, old, old_size, size, flags);
+    demand_pages(old, old_size);
+    demand_pages(NULL, size);
+    void *base = paging_mremap(native_page, old, old_size, size, flags, NULL);
     if (base != MAP_FAILED)
         mapped -= old_size - size;
     if (base != MAP_FAILED && size > old_size)
@@ -144,8 +156,9 @@ void *native_mremap(void *old, size_t old_size, size_t size, int flags)
 
 int native_munmap(void *base, size_t size)
 {
+    demand_pages(base, size);
     mapped -= size;
-    return munmap(base, size);
+    return paging_munmap(native_page, base, size);
 }
 
 static void slip_in(void);
@@ -647,6 +660,7 @@ static void close_heap(void)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const size_t limits[] = {UINT32_MAX, 200, 253, 700, 1000};
+    static const int scales[] = {0, 2, 4};
     th_core heap = {0};
     core = &heap;
     input = data;
@@ -657,8 +671,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     signalled = 0;
     launched_when = INT64_MIN;
     th_init_locks(core);
+    native_page = (size_t)sysconf(_SC_PAGESIZE) << scales[take() % SIZE(scales)];
 #ifdef NATIVE_NARROW
-    native_keys_max = limits[take() % (sizeof limits / sizeof *limits)];
+    native_keys_max = limits[take() % SIZE(limits)];
 #else
     native_keys_max = limits[0];
     take();

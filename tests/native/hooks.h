@@ -4,6 +4,8 @@
  *                   a few keys, and a limit on the keys that each input chooses
  *   NATIVE_PLAIN    nothing intercepted: for the threaded driver
  *
+ * Unless it is plain, each input chooses how large a page is.
+ *
  * Otherwise the numbers are the library's own. LIBRARY_... come out of _core.pyx when the seam is built.
  */
 #ifndef NATIVE_HOOKS_H
@@ -16,7 +18,7 @@
 #include "constants.h"
 
 #ifdef NATIVE_NARROW
-#define TH_CHUNK ((size_t)4096)
+#define TH_CHUNK native_page
 #define INSERTION_MAX 12
 #define PREFETCH 3
 #define TH_RISERS 3
@@ -38,8 +40,9 @@
 #endif
 
 #ifndef NATIVE_PLAIN
-extern size_t native_keys_max;
+extern size_t native_keys_max, native_page;
 #define TH_KEYS_MAX native_keys_max
+#define th_page native_page
 
 void *native_mmap(void *addr, size_t size, int prot, int flags, int fd, off_t offset);
 void *native_mremap(void *old, size_t old_size, size_t size, int flags);

@@ -61,7 +61,8 @@ cdef extern from "clock.h" nogil:
     int64_t INT64_MIN
 
 cdef extern from "pages.h" nogil:
-    const size_t TH_PAGE
+    const size_t th_page
+    size_t th_whole_pages(size_t size)
     void th_unmap(void* base, size_t size)
     void* th_remap(void* base, size_t old, size_t size)
 
@@ -95,6 +96,7 @@ cdef extern from "core.h" nogil:
         size_t run_len
         size_t run_cap
         size_t run_head
+        size_t run_peak
         uint64_t seq
         uint64_t fired
         uint64_t cancelled
@@ -123,7 +125,7 @@ include "../../timerheap/_heap.pxi"
 
 cdef public bint native_init(th_core* c) noexcept nogil:
     """TimerHeap.__cinit__, after the locks."""
-    return resize_keys(c, TH_PAGE) and reserve_run(c, 1)
+    return resize_keys(c, th_page) and reserve_run(c, 1)
 
 
 cdef public void native_free(th_core* c) noexcept nogil:
