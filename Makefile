@@ -175,8 +175,10 @@ native_cc = $(CC) $(native_flags) -Wall -Wextra -Werror -Wno-unused-parameter -W
 native_clang = $(CLANG) $(native_flags) -Wno-everything -DNATIVE_NARROW
 
 .PHONY: test-native fuzz valgrind
-test-native: $(native)/replay-asan $(native)/replay $(native)/threads-tsan
+test-native: $(native)/replay-asan $(native)/replay $(native)/slab-asan $(native)/slab $(native)/threads-tsan
 	@$(native)/replay-asan --runs 2000 --seed 1 tests/native/corpus/*
+	@$(native)/slab-asan --runs 8 --seed 1
+	@$(native)/slab --runs 20 --seed 2
 	@$(native)/replay --runs 8 --seed 1
 	@$(native)/threads-tsan --operations 100000
 
@@ -195,9 +197,10 @@ fuzz: $(native)/fuzz $(native)/replay-asan $(native)/replay-covered
 		| $(PYTHON) tests/native/coverage.py
 
 # th_signal comes after the unlock by design, so DRD's remark about that says nothing.
-valgrind: $(native)/replay-narrow $(native)/replay $(native)/threads
+valgrind: $(native)/replay-narrow $(native)/replay $(native)/slab $(native)/threads
 	valgrind -q --error-exitcode=9 --leak-check=full $(native)/replay-narrow --runs 500 tests/native/corpus/*
 	valgrind -q --error-exitcode=9 --leak-check=full $(native)/replay --runs 2
+	valgrind -q --error-exitcode=9 $(native)/slab --runs 2 --operations 100000
 	valgrind -q --error-exitcode=9 --leak-check=full $(native)/threads --operations 50000
 	valgrind -q --error-exitcode=9 --tool=drd --report-signal-unlocked=no $(native)/threads --operations 50000
 
@@ -224,6 +227,12 @@ $(native)/replay-narrow: $(native_sources)
 $(native)/replay-asan: $(native_sources)
 	@$(native_cc) -O1 -DNATIVE_NARROW -fsanitize=address,undefined -fno-sanitize-recover=all $(replay_sources) \
 		$(native_link) -o $@
+
+$(native)/slab: $(native_sources)
+	@$(native_cc) -O2 tests/native/slab.c -o $@
+
+$(native)/slab-asan: $(native_sources)
+	@$(native_cc) -O1 -fsanitize=address,undefined -fno-sanitize-recover=all tests/native/slab.c -o $@
 
 $(native)/threads: $(native_sources)
 	@$(native_cc) -O1 -DNATIVE_PLAIN $(native)/seam.c tests/native/threads.c $(native_link) -o $@

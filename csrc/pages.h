@@ -47,6 +47,13 @@ static inline void th_unmap(void *base, size_t size)
         munmap(base, size);
 }
 
+/* Hand back what is in size bytes of a mapping, which stays, and reads as zeros from then on. 0 when the system does not
+ * take it. */
+static inline int th_unback(void *base, size_t size)
+{
+    return size == 0 || madvise(base, size, MADV_DONTNEED) == 0;
+}
+
 /* Resize the mapping base (NULL when old is 0) from old to size bytes, keeping its contents; both whole pages,
  * size > 0. Returns the new address, or NULL with the old mapping intact. Page tables move, bytes do not. */
 static inline void *th_remap(void *base, size_t old, size_t size)

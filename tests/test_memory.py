@@ -555,6 +555,73 @@ def test_a_million_dropped_timers_return_their_memory_to_the_system():
     assert left < 20
 
 
+@counts_what_is_resident
+@pytest.mark.parametrize("order", ["in order", "shuffled"])
+def test_a_handle_that_lives_pins_no_megabyte(order):
+    """One of every 13,000 is kept: about one a chunk of their memory. Then that memory is used again."""
+    out = run_ok(RESIDENT + f"""
+        import random
+
+        heap = ManualHeap()
+        timers = [None] * 260_000
+        before = resident()
+        for n in range(len(timers)):
+            timers[n] = AfterFunc(3600, int, heap=heap)
+        full = resident() - before
+        numbers = [n for n in range(len(timers)) if n % 13_000]
+        if {order!r} == "shuffled":
+            random.Random(1).shuffle(numbers)
+        held = resident()
+        for n in numbers:
+            timers[n].stop()
+            timers[n] = None
+        print(full // 10**5, (held - resident()) // 10**5)
+        heap.check()
+        for _ in range(2):
+            for n in numbers:
+                timers[n] = AfterFunc(3600, int, heap=heap)
+            heap.check()
+            random.Random(2).shuffle(numbers)
+            for n in numbers:
+                assert timers[n].stop()
+                timers[n] = None
+        heap.check()
+        assert len(heap) == 20
+        assert sum(timer is not None and timer.stop() for timer in timers) == 20
+    """)
+    full, freed = map(int, out.split())
+    assert 240 < full < 300
+    assert full - freed < 60, (full, freed)
+
+
+@counts_what_is_resident
+def test_a_dropped_timer_that_lives_pins_no_megabyte():
+    """Likewise the records without a handle, whose bytes the heap counts: no less than are resident."""
+    out = run_ok(RESIDENT + """
+        heap = ManualHeap()
+        count = 520_000
+        before, counted = resident(), heap.nbytes
+        for n in range(count):
+            AfterFunc(1 + (n % 26_000 == 0), int, heap=heap)
+        full = resident() - before
+        heap.advance(1)
+        heap.check()
+        assert len(heap) == 20
+        left, counted = resident() - before, heap.nbytes - counted
+        for n in range(count):
+            AfterFunc(1, int, heap=heap)
+        heap.check()
+        heap.advance(1)
+        heap.check()
+        assert heap.stats()["fired"] == 2 * count
+        print(full // 10**5, left // 10**5, counted // 10**5)
+    """)
+    full, left, counted = map(int, out.split())
+    assert 250 < full < 400
+    assert left < 60, (left, counted)
+    assert counted < 50, (left, counted)
+
+
 def test_churn_does_not_grow_a_heap(manual):
     def churn():
         for _ in range(1000):

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from helpers import SANITIZER, run_ok
+from helpers import FREE_THREADED, SANITIZER, run_ok
 
 SHIM = Path(__file__).parent / "pages" / "shim.c"
 
@@ -124,4 +124,32 @@ def test_a_heap_counts_whole_pages(paged):
         assert heap.nbytes == 2 * PAGE + size
         timers = [AfterFunc(1, int, heap=heap) for _ in range(PAGE // 16)]
         assert heap.nbytes == 3 * PAGE + size * (len(timers) + 1)
+    """)
+
+
+@pytest.mark.skipif(FREE_THREADED, reason="without a GIL armed timers keep their handles, which are elsewhere")
+def test_dropped_timers_count_their_pages(paged):
+    """Not less than what is resident, by the machine's own pages, nor much more."""
+    paged("""
+        from timerheap import AfterFunc
+        from timerheap.testing import ManualHeap
+
+        def resident():
+            with open("/proc/self/status") as status:
+                return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmRSS"))
+
+        heap = ManualHeap()
+        AfterFunc(1, int, heap=heap)
+        for count in (1_000, 30_000, 200_000):
+            before, counted = resident(), heap.nbytes
+            for n in range(count):
+                AfterFunc(1 + n % 2, int, heap=heap)
+            heap.check()
+            assert heap.nbytes % PAGE == 0
+            assert 56 * count < heap.nbytes < 58 * count + 2**20 + 12 * PAGE, (count, heap.nbytes)
+            assert resident() - before < heap.nbytes - counted + 2**20
+            heap.advance(2)
+            heap.check()
+            assert heap.nbytes % PAGE == 0
+        assert heap.nbytes < 2 * 2**20 + 2**18 + 8 * PAGE  # less than two chunks of records are kept
     """)

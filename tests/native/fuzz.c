@@ -41,6 +41,7 @@
 #undef mmap
 #undef munmap
 #undef mremap
+#undef madvise
 #undef pthread_mutex_unlock
 
 #include "../pages/paging.h"
@@ -161,6 +162,12 @@ int native_munmap(void *base, size_t size)
     return paging_munmap(native_page, base, size);
 }
 
+int native_madvise(void *base, size_t size, int advice)
+{
+    demand_pages(base, size);
+    return refuses() ? -1 : paging_madvise(native_page, base, size, advice);
+}
+
 static void slip_in(void);
 
 int native_unlock(pthread_mutex_t *mutex)
@@ -261,7 +268,7 @@ static void verify(void)
     DEMAND(arms == fires + cancels + live, "the ledger is off");
     DEMAND(core->peak == peak, "peak %zu, not %llu", core->peak, (unsigned long long)peak);
     DEMAND(core->len <= native_keys_max && core->len <= core->cap, "%zu keys", core->len);
-    DEMAND(native_resident(core) <= mapped + core->orphans.chunks * sizeof(th_chunk), "more resident than mapped");
+    DEMAND(native_resident(core) <= mapped, "more resident than mapped");
 }
 
 /* ---- operations, done by the heap and by the model --------------------------------------------------------------- */

@@ -1,6 +1,6 @@
 /* What the native core sees of the system when it is built for these tests: read before any header of csrc/.
  *
- *   NATIVE_NARROW   limits so small that a short input crosses them: a chunk of one page, slices of
+ *   NATIVE_NARROW   limits so small that a short input crosses them: a chunk of four pages, slices of
  *                   a few keys, and a limit on the keys that each input chooses
  *   NATIVE_PLAIN    nothing intercepted: for the threaded driver
  *
@@ -18,7 +18,8 @@
 #include "constants.h"
 
 #ifdef NATIVE_NARROW
-#define TH_CHUNK native_page
+#define TH_CHUNK (4 * native_page)
+#define TH_SPAN native_page
 #define INSERTION_MAX 12
 #define PREFETCH 3
 #define TH_RISERS 3
@@ -47,11 +48,13 @@ extern size_t native_keys_max, native_page;
 void *native_mmap(void *addr, size_t size, int prot, int flags, int fd, off_t offset);
 void *native_mremap(void *old, size_t old_size, size_t size, int flags);
 int native_munmap(void *base, size_t size);
+int native_madvise(void *base, size_t size, int advice);
 int native_unlock(pthread_mutex_t *mutex);
 
 #define mmap native_mmap
 #define mremap native_mremap
 #define munmap native_munmap
+#define madvise native_madvise
 #define pthread_mutex_unlock native_unlock
 #endif
 
