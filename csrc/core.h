@@ -144,8 +144,10 @@ static inline void th_set_due(th_core *c, int64_t due)
 
 static inline void th_set_manual(th_core *c, int64_t now)
 {
+    int64_t due = th_last_shown(now, th_to_seconds(now));
     atomic_store_explicit(&c->manual_now, now, memory_order_relaxed);
-    th_set_due(c, th_last_shown(now, th_to_seconds(now)));
+    if (due > th_due(c)) /* what is ready stays so */
+        th_set_due(c, due);
 }
 
 /* A timer is armed. An advance may have made due more than the clock shows, see ManualHeap.advance; that was for timers

@@ -167,6 +167,7 @@ def test_a_timer_is_due_by_the_nanosecond_or_by_what_is_shown(start, first, dela
     heap.advance(span)
     due = exact or when <= shown or when <= heap.time()
     assert bool(seen) is due
+    heap.advance(0)  # what is ready stays so
     assert (channel.poll() is not None) is due
 
 
@@ -177,6 +178,30 @@ def test_a_channel_timer_is_ready_when_the_clock_shows_its_deadline_and_not_befo
     heap.advance(span)
     timer = Timer(nanoseconds / 1e9, heap=heap)
     assert (timer.c.poll() is not None) is (timer.when is None or timer.when <= heap.time())
+
+
+def test_what_an_advance_has_made_ready_stays_ready():
+    """Also where it lies beyond the clock, by less than a float shows."""
+    beyond = 0
+    for step in range(1000):
+        heap = ManualHeap(1_700_000_000)
+        heap.advance(step * 0.00137)
+        shown = heap.time() + 0.1
+        timers = [Timer(0.1 + nanoseconds / 1e9, heap=heap) for nanoseconds in range(0, 400, 20)]
+        due = [timer.when for timer in timers if timer.when <= shown]
+        heap.advance(0.1)
+        beyond += any(when > heap.time() for when in due)
+        heap.advance(0)
+        assert [timer.c.poll() for timer in timers[: len(due)]] == due
+    assert beyond
+
+
+def test_before_zero_nothing_is_ready_too_soon():
+    heap = ManualHeap(-5)
+    timer = Timer(1, heap=heap)
+    assert timer.c.poll() is None
+    heap.advance(1)
+    assert timer.c.poll() == -4.0
 
 
 @given(st.integers(1, 1000), st.integers(2, 50))

@@ -843,6 +843,7 @@ cdef class ManualHeap(TimerHeap):
         if ns == TH_NEVER or ns == INT64_MIN:
             raise ValueError(f"ManualHeap() start must be a time of the clock, which {start!r} is beyond")
         TimerHeap.__init__(self, name, on_error=on_error)
+        th_set_due(self.core, ns)
         th_set_manual(self.core, ns)
 
     def time(self):
