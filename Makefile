@@ -75,7 +75,10 @@ test:
 	@$(MAKE) test-release
 	@$(MAKE) test-debug
 
-test-release test-debug: test-%: $(venv)-%/.with-test $(venv)-%/.with-cli
+# The libraries that replace threads by greenlets are tried where they can be had.
+green := $(if $(filter %t,$(tag)),,green)
+
+test-release test-debug: test-%: $(venv)-%/.with-test $(venv)-%/.with-cli $(if $(green),$(venv)-%/.with-green)
 	@echo "== tests on the $* build, $(tag)"
 	@$(call run,$(venv)-$*) -m pytest $(PYTEST_ARGS)
 
@@ -319,7 +322,7 @@ $(venv)-%/.with-$(1): $(venv)-%/.installed
 	@$$(call quietly,$$(@D)/bin/python -m pip install 'timerheap[$(1)]')
 	@touch $$@
 endef
-$(foreach name,cli test lint dist perf mutants,$(eval $(call extra,$(name))))
+$(foreach name,cli test green lint dist perf mutants,$(eval $(call extra,$(name))))
 
 $(develop)/.editable: $(develop)/.created $(package)
 	@.ci/preflight '$(PYTHON)'

@@ -59,6 +59,8 @@ class CythonBuildExt(build_ext):
     def run(self):
         if sys.platform != "linux":
             raise SystemExit(f"timerheap runs on Linux only, this is {sys.platform}")
+        if sys.maxsize < 2**32:
+            raise SystemExit("timerheap needs a 64-bit Python: a timer's record holds two pointers in 40 bytes")
         if SANITIZER not in ("", "address", "undefined", "thread"):
             raise SystemExit(
                 f"TIMERHEAP_SANITIZE must be address, undefined or thread, not {SANITIZER!r}"

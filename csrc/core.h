@@ -100,7 +100,7 @@ typedef struct th_core {
     _Atomic int64_t manual_now;
     uint64_t driver;         /* manual heaps: th_thread() of the thread that made it */
     _Atomic uint64_t advancer; /* manual heaps: th_thread() of the thread in advance(), else 0 */
-    _Atomic int64_t manual_due; /* up to here channel timers are ready: manual_now, and what a user cannot tell from it */
+    _Atomic int64_t manual_due; /* up to here channel timers are ready: manual_now, and what nobody can tell from it */
 
     sigset_t callback_mask;  /* signals blocked in callbacks: as in the thread that started the first worker; guard M */
     int mask_known;

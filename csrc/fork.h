@@ -5,10 +5,11 @@
  * late: other hooks run before and after, which may arm and stop timers, and may give up the GIL to a
  * thread that does. Either would wait for an M for ever.
  *
- * The child has none of its parent's timers, and pays for none. A record is void there by the number of its arming: what
- * was armed up to core.inherited, the parent had armed. Keys and run begin anew in the memory that they have, and nothing
- * is walked. What a void record holds goes with its handle, should that be dropped; records without one stay as they are,
- * callbacks and all, until the child ends: no finalizer of theirs runs there, and no page of theirs is made private.
+ * The child has none of its parent's timers, and pays for none. A record is void there by the number of its arming:
+ * what was armed up to core.inherited, the parent had armed. Keys and run begin anew in the memory that they have, and
+ * nothing is walked. What a void record holds goes with its handle, should that be dropped; records without one stay as
+ * they are, callbacks and all, until the child ends: no finalizer of theirs runs there, and no page of theirs is made
+ * private.
  *
  * Until the hook in _fork.pxi has run, the heaps are pausing: what is armed starts no worker.
  */

@@ -1,13 +1,14 @@
 /* A worker's post: what a heap and its native thread know of each other, and how that thread begins and ends.
  *
  * The thread is had from the C library by way of CPython's PyThread_start_new_thread, and by no name that a program may
- * replace (threading.Thread, _thread.start_new_thread, current_thread: gevent, eventlet, tracers and mocks do). Starting
- * runs no Python, so nothing can come between, and nothing that it takes from the starter is handed on by accident.
+ * replace (threading.Thread, _thread.start_new_thread, current_thread: gevent, eventlet, tracers and mocks do).
+ * Starting runs no Python, so nothing can come between, and nothing that it takes from the starter is handed on by
+ * accident.
  *
- * The post is written down in core.post, under M, before the thread is asked for, and taken back when there is none. The
- * thread leaves it under M as well, in the same hold in which it finds that it has to go: from then on the next arming
- * starts another. A thread that ends in any other way (pthread_exit in foreign code) leaves by th_post_end, which the C
- * library calls for every thread that ends: core.running is never merely believed.
+ * The post is written down in core.post, under M, before the thread is asked for, and taken back when there is none.
+ * The thread leaves it under M as well, in the same hold in which it finds that it has to go: from then on the next
+ * arming starts another. A thread that ends in any other way (pthread_exit in foreign code) leaves by th_post_end,
+ * which the C library calls for every thread that ends: core.running is never merely believed.
  *
  * Who may look at a th_post: its thread, the Worker object that stands for it in threading.enumerate(), and whoever
  * waits for its end; holders counts them. The core is its thread's to touch until it has left; when the TimerHeap went
@@ -15,10 +16,10 @@
  *
  * What a thread hands to those that it starts. A parked worker takes no signals: one that the program has blocked
  * everywhere and awaits with sigwait must not end up here. And it sleeps with a timer slack of 1 ns instead of 50 us.
- * Both would be inherited by the processes and threads that callbacks start. So the worker changes clothes: callbacks run
- * with the signal mask of the thread that started the heap's first worker, whoever starts it again later (after a fork,
- * with signals blocked around it), and with the slack that the thread was born with. Signals that a thread sends to
- * itself by a fault are never blocked: faulthandler has to see them.
+ * Both would be inherited by the processes and threads that callbacks start. So the worker changes clothes: callbacks
+ * run with the signal mask of the thread that started the heap's first worker, whoever starts it again later (after a
+ * fork, with signals blocked around it), and with the slack that the thread was born with. Signals that a thread sends
+ * to itself by a fault are never blocked: faulthandler has to see them.
  */
 #ifndef TIMERHEAP_POST_H
 #define TIMERHEAP_POST_H
@@ -245,7 +246,7 @@ static void th_post_end(void *value)
     th_post_drop(post);
 }
 
-/* In the child of a fork, for each heap: its worker is not there, or is the thread that forked, which is none any more. */
+/* In the child of a fork, for each heap: its worker is not there, or is the thread that forked, and none any more. */
 static inline void th_post_after_fork(th_core *c)
 {
     if (c->post != NULL) {

@@ -8,13 +8,13 @@ from gevent import monkey
 
 monkey.patch_all()
 
-import gevent  # noqa: E402
+import gevent.event  # noqa: E402
 
 from timerheap import AfterFunc, TimerHeap  # noqa: E402
 
 
 class HubExecutor:
-    """Runs what it is given in greenlets of the hub of the thread that makes it; `submit` may be called in any thread."""
+    """Runs what it is given in greenlets of the hub of the thread that makes it. Any thread may call `submit`."""
 
     def __init__(self):
         self._loop = gevent.get_hub().loop

@@ -126,9 +126,12 @@ def test_no_callback_begins_once_close_has_returned(threads):
         closed, late, calls = [], [], []
         with ThreadPoolExecutor(threads) as pool:
             heap = TimerHeap("racing", executor=pool)
+
+            def note(closed=closed, late=late, calls=calls):
+                (late if closed else calls).append(1)
+
             for _ in range(50):
-                AfterFunc(turn * 1e-5, lambda closed=closed, late=late, calls=calls: (late if closed else calls).append(1),
-                          heap=heap)
+                AfterFunc(turn * 1e-5, note, heap=heap)
             time.sleep(turn * 2e-5)
             heap.close()
             closed.append(True)

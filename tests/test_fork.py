@@ -467,7 +467,7 @@ def test_a_child_touches_none_of_its_parents_timers():
 
 
 def test_inherited_handles_of_every_kind_can_be_used_and_dropped_in_the_child():
-    """Armed, stopped with and without a key left behind, moved to earlier and later, due, fired; each way of going on."""
+    """Armed, stopped with and without a key left behind, moved to earlier and later, due, fired; every way on."""
     run_fork("""
     import gc, warnings
     warnings.simplefilter("ignore", DeprecationWarning)

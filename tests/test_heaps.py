@@ -45,7 +45,7 @@ def test_a_dropped_heap_with_nothing_armed_goes_at_once(use_it):
         assert timer.stop()
     if use_it == "close":
         heap.close()
-    timer = None  # noqa: F841
+    timer = None
     del heap
     wait_until(lambda: reference() is None and not workers("dropped"))
 

@@ -233,8 +233,8 @@ def test_an_interpreter_that_is_initialized_anew_is_refused(tmp_path):
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
     libraries = shlex.split(f"{sysconfig.get_config_var('LIBS')} {sysconfig.get_config_var('SYSLIBS')}")
     subprocess.run(
-        [*compiler, "-I", sysconfig.get_path("include"), source, python_library(), *libraries, "-lm", "-ldl", "-lpthread",
-         "-rdynamic", f"-Wl,-rpath,{sysconfig.get_config_var('LIBDIR')}", "-o", program],
+        [*compiler, "-I", sysconfig.get_path("include"), source, python_library(), *libraries, "-lm", "-ldl",
+         "-lpthread", "-rdynamic", f"-Wl,-rpath,{sysconfig.get_config_var('LIBDIR')}", "-o", program],
         check=True,
     )
     code = f"""if True:
@@ -248,8 +248,8 @@ def test_an_interpreter_that_is_initialized_anew_is_refused(tmp_path):
             timerheap.AfterFunc(3600, print)
             print("imported", flush=True)
     """
-    done = subprocess.run([program, code], env=os.environ | {"PYTHONHOME": sys.base_prefix}, capture_output=True, text=True,
-                          timeout=60)
+    done = subprocess.run([program, code], env=os.environ | {"PYTHONHOME": sys.base_prefix}, capture_output=True,
+                          text=True, timeout=60)
     assert done.returncode == 0, done
     first, second = done.stdout.splitlines()
     assert first == "imported"

@@ -1,11 +1,11 @@
 """The worker is a real thread that fires, whatever a program has put in the place of threading's names."""
 
-import os
+import importlib.util
 import sys
 from pathlib import Path
 
 import pytest
-from helpers import FREE_THREADED, run_ok, run_python
+from helpers import run_ok, run_python
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -14,16 +14,17 @@ PATCH = {
     "eventlet": "import eventlet; eventlet.monkey_patch()",
 }
 
-green = pytest.mark.parametrize("library", PATCH)
-no_wheels = pytest.mark.skipif(FREE_THREADED, reason="gevent and eventlet are not to be had without a GIL")
+green = pytest.mark.parametrize("library", [
+    pytest.param(name, marks=pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"needs {name}"))
+    for name in PATCH
+])
 
 
 def run_patched(code, **options):
-    """eventlet says at its import, not to us, that it is deprecated; forked children of a threaded program are warned of."""
+    """As run_ok, with no warnings: eventlet says at its import that it is deprecated."""
     return run_ok("import warnings; warnings.simplefilter('ignore')\n" + code, "-W", "ignore", **options)
 
 
-@no_wheels
 @green
 @pytest.mark.parametrize("order", ["patched first", "imported first", "running first"])
 def test_timers_fire_beside_patched_threads(library, order):
@@ -50,7 +51,6 @@ def test_timers_fire_beside_patched_threads(library, order):
     """)
 
 
-@no_wheels
 @green
 @pytest.mark.parametrize("end", ["signal", "return"])
 def test_a_patched_program_ends(library, end):
@@ -68,7 +68,7 @@ def test_a_patched_program_ends(library, end):
     run_patched(code)
 
 
-@no_wheels
+@pytest.mark.skipif(importlib.util.find_spec("gevent") is None, reason="needs gevent")
 def test_the_gevent_example():
     out = run_patched(f"import runpy; runpy.run_path({str(EXAMPLES / 'gevent_hub.py')!r}, run_name='__main__')")
     assert out.splitlines() == ["first begins", "second begins", "first ends", "second ends"]

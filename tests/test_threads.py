@@ -3,7 +3,6 @@
 import os
 import random
 import threading
-import time
 
 import pytest
 from helpers import FAR, PATIENCE, SANITIZER, balance, no_threads, run_ok, run_threads, wait_until
@@ -114,7 +113,13 @@ def test_a_callback_finds_its_worker_as_the_current_thread(heap):
     assert isinstance(worker, threading.Thread)
     assert worker.native_id in map(int, os.listdir("/proc/self/task"))
     assert repr(worker) == f"<Thread(test, started daemon {worker.ident})>"
-    AfterFunc(0, lambda: pytest.raises(RuntimeError, worker.join) and seen.append("refused"), heap=heap)
+
+    def join_itself():
+        with pytest.raises(RuntimeError):
+            worker.join()
+        seen.append("refused")
+
+    AfterFunc(0, join_itself, heap=heap)
     wait_until(lambda: "refused" in seen)
 
 
@@ -144,9 +149,9 @@ def test_a_refused_reset_leaves_the_timer_as_it_was(heap):
 
 def test_what_a_fork_leaves_without_a_worker_fires_once_a_thread_can_be_had():
     """On Pythons that warn of a fork beside threads the workers leave for it; here none can come back at first."""
-    run_ok("""
+    run_ok(f"""
         import os, sys, threading, time
-        sys.path.insert(0, %r)
+        sys.path.insert(0, {os.path.dirname(__file__)!r})
         from helpers import no_threads
         from timerheap import AfterFunc, TimerHeap
         fired = threading.Event()
@@ -164,7 +169,7 @@ def test_what_a_fork_leaves_without_a_worker_fires_once_a_thread_can_be_had():
         assert len(one) == 1
         AfterFunc(3600, print, heap=other)      # another heap gets a thread: so can the first
         assert fired.wait(10)
-    """ % os.path.dirname(__file__))
+    """)
 
 
 def test_a_worker_whose_thread_is_ended_by_foreign_code_is_replaced():

@@ -83,9 +83,9 @@ cdef extern from *:
         return value;
     #endif
     }
-    /* One interpreter a process, the main one, and that once. Cython's module code has a guard of its own, which takes the
-     * first interpreter that comes for the right one and the second life of the main one for its first; so the question
-     * by which it tells interpreters apart is answered here. */
+    /* One interpreter a process, the main one, and that once. Cython's module code has a guard of its own, which takes
+     * the first interpreter that comes for the right one and the second life of the main one for its first; so the
+     * question by which it tells interpreters apart is answered here. */
     static int th_finalized;
 
     static void th_note_finalized(void) { th_finalized = 1; }
@@ -93,10 +93,11 @@ cdef extern from *:
     static int64_t th_interpreter_id(PyInterpreterState *interpreter)
     {
         if (interpreter != PyInterpreterState_Main())
-            PyErr_SetString(PyExc_ImportError, "timerheap works in the main interpreter only, and this is a subinterpreter");
+            PyErr_SetString(PyExc_ImportError,
+                            "timerheap works in the main interpreter only, and this is a subinterpreter");
         else if (th_finalized)
-            PyErr_SetString(PyExc_ImportError, "timerheap cannot be imported again in an interpreter that was finalized and"
-                                               " initialized anew");
+            PyErr_SetString(PyExc_ImportError,
+                            "timerheap cannot be imported again in an interpreter that was finalized and initialized anew");
         else
             return (PyInterpreterState_GetID)(interpreter);
         return -1;
@@ -399,8 +400,8 @@ cdef extern from *:
      * allocator counts: handles have a slab instead, which leaves the collector's layout as it expects it, the two
      * links right before the object. A handle is not counted towards the next collection; a cycle through one has
      * another container in it, which is. That layout is looked at once (th_examine_header), and where it is another one
-     * CPython gives the memory. So it does without a GIL, where the collector finds its objects by their memory, and for
-     * AddressSanitizer, which knows the memory of malloc. */
+     * CPython gives the memory. So it does without a GIL, where the collector finds its objects by their memory, and
+     * for AddressSanitizer, which knows the memory of malloc. */
     #define TH_TIMER_SIZE (sizeof(PyObject) + sizeof(void *) + sizeof(th_timer)) /* object, heap, record */
 
     #if TH_FREE_THREADED || defined(__SANITIZE_ADDRESS__)

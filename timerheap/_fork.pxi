@@ -1,10 +1,11 @@
 # Fork: the parent's timers go on, the child starts with none.
 #
-# csrc/fork.h keeps the child's copy consistent and disowns it, whatever is armed, at the price of some stores a heap; here
-# is what takes Python. CPython from 3.12 on warns of a fork beside other threads. So there, where the forking thread is
-# the only one beside the workers, each worker that is in no callback leaves first, all of them at the same time: os.fork()
-# then has nothing to warn of. With more threads, or with an older Python, that would be waiting for nothing. In the parent
-# the workers that have something to fire come back by a pending call, after os.fork() has counted the threads.
+# csrc/fork.h keeps the child's copy consistent and disowns it, whatever is armed, at the price of some stores a heap;
+# here is what takes Python. CPython from 3.12 on warns of a fork beside other threads. So there, where the forking
+# thread is the only one beside the workers, each worker that is in no callback leaves first, all of them at the same
+# time: os.fork() then has nothing to warn of. With more threads, or with an older Python, that would be waiting for
+# nothing. In the parent the workers that have something to fire come back by a pending call, after os.fork() has
+# counted the threads.
 
 cdef list paused = []           # strong references: heaps whose workers have left for a fork
 cdef bint FORKS_WARN = sys.version_info >= (3, 12)

@@ -1,7 +1,8 @@
 # Calling back: contexts, jobs for executors, and where errors go.
 #
-# A callback's error goes to the heap's on_error, else to threading.excepthook, as the current exception: sys.exc_info(), a
-# bare raise and logging.exception find it there, and what the hook itself raises has it as its context.
+# A callback's error goes to the heap's on_error, else to threading.excepthook, as the current exception:
+# sys.exc_info(), a bare raise and logging.exception find it there, and what the hook itself raises has it as its
+# context.
 #
 # A Job is what an executor gets for a due timer. It is in one of these states, and leaves WAITS once:
 #
@@ -11,10 +12,10 @@
 #   DONE    over, and reported if it failed
 #   OFF     called off by close() before it had begun: whoever runs it finds nothing to do
 #
-# close() calls off what waits, and waits for what has begun: but not for jobs of its own thread (its caller for one; with
-# greenlets there may be several), and not for those whose thread is waiting in a close() itself: two that close each
-# other's heaps do not stand still for ever. Whatever a job's future ends with that the job has not
-# reported itself (it could not be pickled, the pool broke or was shut down) is reported when it ends.
+# close() calls off what waits, and waits for what has begun: but not for jobs of its own thread (its caller for one;
+# with greenlets there may be several), and not for those whose thread is waiting in a close() itself: two that close
+# each other's heaps do not stand still for ever. Whatever a job's future ends with that the job has not reported itself
+# (it could not be pickled, the pool broke or was shut down) is reported when it ends.
 
 cdef object ExceptHookArgs = threading.ExceptHookArgs
 cdef str SUBMIT = "submit", EXCEPTION = "exception", CLOSE = "close"
@@ -76,8 +77,8 @@ cdef object failure(PyObject* result, PyObject* func):
 
 
 cdef object never_run(suspended, func):
-    """The TypeError for a callback that has returned a coroutine or a generator, which is closed: nobody would run it, and
-    of a coroutine Python would complain in some other place."""
+    """The TypeError for a callback that has returned a coroutine or a generator, which is closed: nobody would run it,
+    and of a coroutine Python would complain in some other place."""
     if not isinstance(suspended, AsyncGenerator):       # that one has nothing to close before it has begun
         result = call_method(<PyObject*>suspended, <PyObject*>CLOSE, NULL)
         if result == NULL:
@@ -261,8 +262,8 @@ cdef int follow(Job job, future) except -1:
 
 
 cdef bint program_ends():
-    """Whether nothing is left but the end of the program. Its pools are shut down then before the exit handlers run, and
-    what falls due is not to be run: no error of anybody's. While threads outlast the main one, but for those of the
+    """Whether nothing is left but the end of the program. Its pools are shut down then before the exit handlers run,
+    and what falls due is not to be run: no error of anybody's. While threads outlast the main one, but for those of the
     pools, the program goes on."""
     if at_exit:
         return True
@@ -301,7 +302,8 @@ cdef int await_job(Job job) except -1:
     cdef uint32_t state
     while True:
         state = th_word(&job.state)
-        if state == JOB_DONE or state == JOB_OFF or job.closing or (state == JOB_RUNS and job.thread == current_thread()):
+        mine = state == JOB_RUNS and job.thread == current_thread()
+        if state == JOB_DONE or state == JOB_OFF or mine or job.closing:
             return 0
         with nogil:
             th_await_word(&job.state, state, signals_at())
@@ -309,8 +311,8 @@ cdef int await_job(Job job) except -1:
 
 
 cdef list enter_close():
-    """This thread is going to wait in a close(): whoever waits for its jobs, or its worker, in another need not. Returns
-    what leave_close takes."""
+    """This thread is going to wait in a close(): whoever waits for its jobs, or its worker, in another need not.
+    Returns what leave_close takes."""
     cdef TimerHeap heap
     cdef Job job
     cdef list mine = []
@@ -334,8 +336,8 @@ cdef void leave_close(list mine) noexcept:
 
 
 cdef void forget_jobs(TimerHeap heap) noexcept:
-    """In the child of a fork: an executor's threads are not there, and letting go of what they had would take as long as
-    that is."""
+    """In the child of a fork: an executor's threads are not there, and letting go of what they had would take as long
+    as that is."""
     if heap.jobs:
         incref(<PyObject*>heap.jobs)
         heap.jobs = set()

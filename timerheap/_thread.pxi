@@ -1,7 +1,7 @@
 # The worker's thread: its start, its end, and what the threading module shows of it. csrc/post.h has the native side.
 #
-# Nothing here goes by a name that programs replace. What the threading module is asked or told (the trace function of all
-# threads, the Worker in its list) is a courtesy: where that fails, the worker works all the same.
+# Nothing here goes by a name that programs replace. What the threading module is asked or told (the trace function of
+# all threads, the Worker in its list) is a courtesy: where that fails, the worker works all the same.
 
 cdef object set_trace = sys.settrace
 cdef object set_profile = sys.setprofile
@@ -147,8 +147,9 @@ cdef int start_worker(TimerHeap heap) except -1:
     come to its end (the exit handler has run): there will be no worker, and arming goes on without.
 
     With a GIL nothing comes between the decision and the thread. Without one somebody may arm meanwhile and rely on a
-    start that then fails: so it is tried again while there are timers in the heap, START_TRIES times in all. Should every
-    try fail, these timers stay armed, and fire once some later arming, on this heap or on another, has got a worker.
+    start that then fails: so it is tried again while there are timers in the heap, START_TRIES times in all. Should
+    every try fail, these timers stay armed, and fire once some later arming, on this heap or on another, has got a
+    worker.
     """
     global stranded
     cdef th_core* c = heap.core

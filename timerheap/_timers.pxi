@@ -80,8 +80,8 @@ cdef class TimerHeap:
             self.on_error = on_error
 
     def __dealloc__(self):
-        # No handle is left, and nothing is armed where a worker would fire it, or the heap would hold itself. The worker,
-        # if there is one, is parked, or has a run whose timers were all stopped: the rest is its to free.
+        # No handle is left, and nothing is armed where a worker would fire it, or the heap would hold itself. The
+        # worker, if there is one, is parked, or has a run whose timers were all stopped: the rest is its to free.
         cdef th_core* c = self.core
         cdef bint alone
         if c == NULL:
@@ -234,10 +234,10 @@ cdef size_t armed_locked(th_core* c) noexcept nogil:
     return armed
 
 
-# What is armed on a manual heap fires only if somebody turns the clock: a heap that nobody reaches any more goes with all
-# that its timers hold. So it shows that to the collector: functions and arguments of what is armed, while the handles show
-# their heap alone; and, without a GIL, the handles that belong to it. Only attached threads work on a manual heap: the
-# world stands still, and nothing is half done.
+# What is armed on a manual heap fires only if somebody turns the clock: a heap that nobody reaches any more goes with
+# all that its timers hold. So it shows that to the collector: functions and arguments of what is armed, while the
+# handles show their heap alone; and, without a GIL, the handles that belong to it. Only attached threads work on a
+# manual heap: the world stands still, and nothing is half done.
 
 cdef int (*heap_fields_traverse)(PyObject* self, visitproc visit, void* arg) noexcept
 cdef int (*heap_fields_clear)(PyObject* self) noexcept

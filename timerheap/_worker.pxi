@@ -15,10 +15,11 @@
 # wake_at it parked with and signalled. A stale root is brought up to date before parking (collect
 # does it): timers that are only ever reset to later wake nobody.
 #
-# Life. A heap holds itself (one reference, taken by the arming that makes it live, given back by whatever leaves nothing
-# armed) as long as something is armed that its worker will fire. The worker holds it while it fires, and in between only
-# the core and a weak reference. So a heap that nobody holds fires what is armed, then goes, and takes its worker with it;
-# where nothing is armed it goes at once. There is no ResourceWarning for that: nothing is lost, and nothing is left.
+# Life. A heap holds itself (one reference, taken by the arming that makes it live, given back by whatever leaves
+# nothing armed) as long as something is armed that its worker will fire. The worker holds it while it fires, and in
+# between only the core and a weak reference. So a heap that nobody holds fires what is armed, then goes, and takes its
+# worker with it; where nothing is armed it goes at once. There is no ResourceWarning for that: nothing is lost, and
+# nothing is left.
 #
 # Launching. Up to the launch stop() gets True; the launch makes the timer IDLE and counts the fire,
 # so whoever comes later gets False. What keeps func and args alive during the call:
@@ -34,10 +35,10 @@
 # The collector. A timer that a worker will fire is a root. A handle reveals func and args to the
 # collector only while it is IDLE, and with a GIL it is tracked only then, so a million armed timers
 # cost a collection nothing. What is armed on a ManualHeap fires only if somebody turns the clock: there the handle is
-# tracked all the time, and the heap shows what its armed timers hold, as if that were its own. A free-threaded collector walks through every object of a collectable
-# type, tracked or not, and comes back once a quarter more of them exist than were tracked the last
-# time: handles that it did not count would have it come back every 2000 timers. So there they are
-# tracked from beginning to end, and what makes an armed one a root is the heap's reference.
+# tracked all the time, and the heap shows what its armed timers hold, as if that were its own. A free-threaded
+# collector walks through every object of a collectable type, tracked or not, and comes back once a quarter more of them
+# exist than were tracked the last time: handles that it did not count would have it come back every 2000 timers. So
+# there they are tracked from beginning to end, and what makes an armed one a root is the heap's reference.
 
 cdef class TimerHeap
 cdef class Timer
@@ -119,8 +120,8 @@ cdef void free_record(th_core* c, th_timer* t) noexcept:
 
 
 cdef void launch(th_core* c, PyObject* heap, bint fire) noexcept:
-    """Settle the next run entry: fire its timer if that is still DUE. With fire false (closing) only let go of it. heap is
-    the TimerHeap; NULL once that is gone: it held itself no longer, so nothing is DUE then."""
+    """Settle the next run entry: fire its timer if that is still DUE. With fire false (closing) only let go of it. heap
+    is the TimerHeap; NULL once that is gone: it held itself no longer, so nothing is DUE then."""
     cdef th_timer* t = c.run[c.run_head].timer
     cdef th_timer record
     cdef PyObject* handle
