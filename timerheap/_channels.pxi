@@ -471,12 +471,6 @@ cdef void leave_lines(th_waiter* w, glance* g) noexcept nogil:
     w.changed = NULL
 
 
-cdef inline int64_t signals_at() noexcept nogil:
-    """When a blocked thread has to look for signals, whose handlers run in the main thread. One that arrives between
-    the last look and the system call interrupts nothing: so the main thread wakes once a second."""
-    return th_monotonic() + NS_PER_S if current_thread() == main_thread else TH_NEVER
-
-
 cdef outcome wait_lines(th_waiter* w, glance* g, int64_t until, int64_t* when) noexcept nogil:
     """Takes C. Block in line until there is something to receive, until has come on the clock, or a signal arrived."""
     cdef outcome result

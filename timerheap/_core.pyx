@@ -3,7 +3,7 @@
 # cython: freethreading_compatible=True
 """The native core of timerheap, one extension module in parts.
 
-Reading order, each part using only those above it:
+Reading order; what a part uses stands above it, but for the few functions by which one calls into the next:
 
     csrc/clock.h      the clock and saturating arithmetic
     csrc/timer.h      the 40-byte timer record, its states and who guards them
@@ -97,7 +97,7 @@ cdef extern from *:
                             "timerheap works in the main interpreter only, and this is a subinterpreter");
         else if (th_finalized)
             PyErr_SetString(PyExc_ImportError,
-                            "timerheap cannot be imported again in an interpreter that was finalized and initialized anew");
+                            "timerheap cannot be imported in an interpreter that was finalized and initialized anew");
         else
             return (PyInterpreterState_GetID)(interpreter);
         return -1;

@@ -217,6 +217,12 @@ cdef int rescue() except -1:
 
 # ---- end ------------------------------------------------------------------------------------------------------------
 
+cdef inline int64_t signals_at() noexcept nogil:
+    """When a blocked thread has to look for signals, whose handlers run in the main thread. One that arrives between
+    the last look and the system call interrupts nothing: so the main thread wakes once a second."""
+    return th_monotonic() + NS_PER_S if current_thread() == main_thread else TH_NEVER
+
+
 cdef int await_end(th_post* post, int64_t until) except -1:
     """Wait for the end of a worker until the absolute time, TH_NEVER for ever, or until its callback waits in a close()
     itself. Runs signal handlers."""
