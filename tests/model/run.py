@@ -22,6 +22,9 @@ MEGABYTES = 3500
 DEPTH = 100_000
 
 SAFE = "no deadlock, no lost wake-up, never early, exact ledger"
+RESCUED = "no timer left behind for good"
+REPLACED = "a dead worker is replaced by the next arming"
+LIFE = "the core is freed once, in the end, and not used then; and the above"
 
 # Kinds of search: flags of the C compiler, flags of the verifier.
 SAFETY = (["-DSAFETY"], [])
@@ -41,12 +44,23 @@ CONFIGURATIONS = [
     ("fork and close", SAFE, "CALLERS=1 OPS=1 CMAX=3 SPURIOUS=1 FORKS=1 CLOSES=1 YIELDS=1", SAFETY),
     ("failing start", "no timer left behind, and the above", "CALLERS=2 OPS=1 CMAX=3 SPURIOUS=0 FAILS=1 NO_EXCUSE",
      SAFETY),
-    ("failing starts", "none, unless every try fails", "CALLERS=2 OPS=1 CMAX=2 SPURIOUS=0 FAILS=2", SAFETY),
-    ("fork, failing start", "no timer left behind", "CALLERS=1 OPS=1 CMAX=2 SPURIOUS=0 FAILS=1 FORKS=1 NO_EXCUSE",
+    ("failing starts", RESCUED, "CALLERS=2 OPS=1 CMAX=2 SPURIOUS=0 FAILS=3 RESCUES=1", SAFETY),
+    ("failing start, fork", "no timer left behind", "CALLERS=1 OPS=1 CMAX=2 SPURIOUS=0 FAILS=1 FORKS=1 NO_EXCUSE",
      SAFETY),
+    ("failing start, close", SAFE, "CALLERS=1 OPS=1 CMAX=2 SPURIOUS=0 FAILS=2 CLOSES=1", SAFETY),
+    ("dying worker", REPLACED, "CALLERS=2 OPS=1 CMAX=2 SPURIOUS=0 DEATHS=1", SAFETY),
+    ("life", LIFE, "LIFE CALLERS=2 OPS=1 CMAX=2 SPURIOUS=0", SAFETY),
+    ("life, callbacks arm", LIFE, "LIFE CALLERS=1 OPS=2 CMAX=3 SPURIOUS=1 REARMS=1 YIELDS=1", SAFETY),
+    ("life, collector", LIFE, "LIFE CALLERS=1 OPS=3 CMAX=2 SPURIOUS=0 COLLECTS=1", SAFETY),
+    ("life, close", LIFE, "LIFE CALLERS=1 OPS=2 CMAX=2 SPURIOUS=1 CLOSES=1", SAFETY),
+    ("life, fork", LIFE, "LIFE CALLERS=1 OPS=2 CMAX=2 SPURIOUS=0 FORKS=1", SAFETY),
     ("GIL", SAFE, "GIL CALLERS=2 OPS=2 CMAX=3 SPURIOUS=0", SAFETY),
+    ("GIL, fork", SAFE, "GIL CALLERS=2 OPS=1 CMAX=2 SPURIOUS=0 FORKS=1", SAFETY),
     ("GIL, fork, close", SAFE, "GIL CALLERS=1 OPS=2 CMAX=2 SPURIOUS=0 FORKS=1 CLOSES=1 YIELDS=1", SAFETY),
-    ("GIL, failing start", "no timer left behind", "GIL CALLERS=2 OPS=1 CMAX=3 SPURIOUS=0 FAILS=1 NO_EXCUSE", SAFETY),
+    ("GIL, failing starts", RESCUED, "GIL CALLERS=2 OPS=1 CMAX=3 SPURIOUS=0 FAILS=3 RESCUES=1", SAFETY),
+    ("GIL, dying worker", REPLACED, "GIL CALLERS=2 OPS=1 CMAX=2 SPURIOUS=0 DEATHS=1", SAFETY),
+    ("GIL, life", LIFE, "GIL LIFE CALLERS=2 OPS=2 CMAX=2 SPURIOUS=0", SAFETY),
+    ("GIL, life, fork", LIFE, "GIL LIFE CALLERS=1 OPS=2 CMAX=2 SPURIOUS=0 FORKS=1 REARMS=1", SAFETY),
     ("loops", "every execution is finite", "CALLERS=1 OPS=2 CMAX=3 SPURIOUS=1 YIELDS=1 REARMS=1", LOOPS),
     ("liveness", "what is due fires or is cancelled", "CALLERS=1 OPS=2 CMAX=3 SPURIOUS=1 LIVENESS", LIVENESS),
 ]
@@ -55,7 +69,9 @@ LOST = "!(lost_wake_up)"
 STUCK = "done=="
 EARLY = "deadline[t]<=clock"
 AFTER_STOP = "said[t]"
-OVERDUE = "gave_up"
+OVERDUE = "deadline[0]<=clock"
+KEPT = "freed==(live==0)"
+FREED = "!(freed)"
 CYCLE = "acceptance cycle"
 SPIN = "non-progress cycle"
 
@@ -77,10 +93,35 @@ MUTANTS = [
     ("M_LEAVES_IN_TWO_HOLDS", "the worker decides to leave in one hold of M, says so in the next",
      "OPS=1 CALLERS=1 FORKS=1", OVERDUE, SAFETY),
     ("M_JOIN_QUIET", "close does not signal", "OPS=1 CALLERS=1", "invalid end state", SAFETY),
-    ("M_ARRIVED_UNCHECKED", "a thread takes a post that is taken", "OPS=2 CALLERS=1 FAILS=1", "workers==1", SAFETY),
-    ("M_NO_RETRY", "a start that failed is not tried again for the timers of others", "OPS=1 FAILS=1", OVERDUE, SAFETY),
-    ("M_DESERTION_UNSEEN", "who arms does not see that the start it relied on has failed", "OPS=1 FAILS=1", OVERDUE,
+    ("M_START_BLIND", "a start does not look again under M whether there is a worker", "OPS=1", "workers==1", SAFETY),
+    ("M_NO_RETRY", "a start that failed is not tried again for the timers of others", "OPS=1 FAILS=1 NO_EXCUSE",
+     OVERDUE, SAFETY),
+    ("M_DESERTION_UNSEEN", "who arms does not see that the start it relied on has failed", "OPS=1 FAILS=1 NO_EXCUSE",
+     OVERDUE, SAFETY),
+    ("M_DESERTION_UNSEEN", "nor that the worker it has started has left for a fork", "GIL OPS=1 CALLERS=1 FORKS=1",
+     OVERDUE, SAFETY),
+    ("M_DESERTION_UNSEEN", "nor that the worker it relied on has died", "GIL OPS=1 DEATHS=1", OVERDUE, SAFETY),
+    ("M_RESCUE_FORGETS", "a rescue that fails is not tried again", "OPS=1 FAILS=3 RESCUES=1", OVERDUE, SAFETY),
+    ("M_REFUSAL_UNTOLD", "a thread that was refused has not ended for those who await that",
+     "OPS=1 CALLERS=1 FAILS=1 CLOSES=1", STUCK, SAFETY),
+    ("M_DEATH_UNSEEN", "a dead thread keeps its post", "OPS=1 DEATHS=1", "!(post)", SAFETY),
+    ("M_RESUME_FORGETS", "after a fork only the next arming starts the worker", "OPS=1 CALLERS=1 FORKS=1", OVERDUE,
      SAFETY),
+    ("M_RESUME_LOOKS_FIRST", "whether something is armed is looked at before the pause is over",
+     "OPS=1 CALLERS=1 FORKS=1", OVERDUE, SAFETY),
+    ("M_POST_KEPT", "the worker leaves and does not clear the post", "LIFE OPS=1 CALLERS=1 FORKS=1", KEPT, SAFETY),
+    ("M_NO_HOLD", "a heap does not hold itself", "LIFE OPS=1 CALLERS=1", "live==0", SAFETY),
+    ("M_HEAP_KEPT", "the worker holds its heap while it is parked", "LIFE OPS=1 CALLERS=1", KEPT, SAFETY),
+    ("M_HELD_TWICE", "a reset of the only armed timer holds the heap once more", "LIFE OPS=2 CALLERS=1", KEPT, SAFETY),
+    ("M_HOLD_LATE", "the heap's reference is taken when the caller has none to spare", "LIFE OPS=1 CALLERS=1",
+     "refs>", SAFETY),
+    ("M_DETACH_QUIET", "detaching does not signal", "LIFE OPS=2 CALLERS=1", KEPT, SAFETY),
+    ("M_DETACH_OUTSIDE_M", "detaching does not take M", "LIFE OPS=1 CALLERS=1", FREED, SAFETY),
+    ("M_FREED_AT_ONCE", "whoever drops the heap frees the core beside its worker", "LIFE OPS=1 CALLERS=1", FREED,
+     SAFETY),
+    ("M_NEVER_FREED", "the worker of a detached core does not free it", "LIFE OPS=1 CALLERS=1", KEPT, SAFETY),
+    ("M_UNKNOWN", "who arms does not see that the collector has cleared the weak reference",
+     "GIL LIFE OPS=2 CALLERS=1 COLLECTS=1", "assertion violated held", SAFETY),
     ("M_GIL_UNDER_M", "the worker asks for the GIL while it holds M", "GIL OPS=1", STUCK, SAFETY),
     ("M_SIGNAL_SKIPPED", "an earlier deadline does not signal", "CALLERS=1 OPS=2 CMAX=3 LIVENESS", CYCLE,
      LIVENESS_ALONE),

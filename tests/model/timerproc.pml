@@ -9,11 +9,17 @@
  *   Close             TimerHeap.close, let_all_go, cancel_last,          _timers.pxi, _worker.pxi, _heap.pxi
  *                     join_worker
  *   Bury, ClearAway   bury, clear_away, sweep                            _heap.pxi
- *   Thread            timerproc, arrive, next_run, collect, enter_run,   _worker.pxi, _heap.pxi, core.h
- *                     th_park, fire_run, launch
+ *   Thread            timerproc, next_run, collect, enter_run,           _worker.pxi, _heap.pxi, core.h
+ *                     th_park, fire_run, let_run_go, launch
+ *   Leave             th_post_leave; die: th_post_end                    post.h
  *   Signal            th_signal: pthread_cond_signal                     core.h
- *   StartWorker       start_worker, try_start, start_thread, set_worker  _worker.pxi
- *   Forker            before_fork, th_before_fork, resume_workers        _worker.pxi, fork.h
+ *   StartWorker       start_worker                                       _thread.pxi
+ *   TryStart          try_start, th_post_start                           _thread.pxi, post.h
+ *   Rescuer           rescue, by the start of another heap's worker      _thread.pxi
+ *   Forker            before_fork, th_before_fork, resume_workers        _fork.pxi, fork.h
+ *   Referent, Unref   the heap's count of references, th_referent;       _core.pyx, _timers.pxi
+ *                     forget, TimerHeap.__dealloc__
+ *   HoldNoMore        hold_no_more; hold stands in Rearm                 _worker.pxi, _timers.pxi
  *   Clock             CLOCK_MONOTONIC goes on; the kernel wakes a thread for no reason
  *
  * Time is 1 to CMAX. AWAKE stands for INT64_MIN and NEVER for TH_NEVER. A deadline after CMAX is CMAX, so when the
@@ -21,18 +27,26 @@
  *
  * M. A caller's locked section is one atomic step that needs M free. It may be, because whatever it touches is guarded
  * by M; the exceptions are read without M, one variable at a time, in steps of their own: running in ready, the clock
- * before M is taken. The signal comes after the unlock, in a step of its own, and
- * pending counts those on their way. The worker's hold of M is one step as well where it is one hold, and ends
- * wherever the code lets M go: in pause_slice, around the sort, in the wait.
+ * before M is taken; live in resume_workers and after a refused start. The signal comes after the unlock, in a step of
+ * its own, and pending counts those on their way; the heap's hold of itself comes after that. The worker's hold of M is
+ * one step as well where it is one hold, and ends wherever the code lets M go: in pause_slice, around the sort, in the
+ * wait.
  *
  * The condition variable is one variable, since only the worker waits: NOBODY, WAITING, or WOKEN and on its way to M.
  * A signal for nobody is lost. A wait ends by a signal, by the clock, or for no reason, the latter SPURIOUS times at
  * most: a wake-up without reason must not be what saves the day.
  *
  * The GIL. Without -DGIL this is the free-threaded build: nothing but M orders anything, and a launch takes M. With it
- * callers hold the GIL from the beginning of a call to its end, except while they start or join a thread; a launch and
- * the compare-and-swap of a stop hold the GIL and not M; the worker gives the GIL up between two callbacks. A stop may
- * come between any two steps of collect, of which one matters: between the look at the state and enter_run's swap.
+ * callers hold the GIL from the beginning of a call to its end, except while they join a thread and when Python may
+ * run: after a thread was started (list_worker, rescue) and when the heap's last reference has gone (forget). A launch
+ * and the compare-and-swap of a stop hold the GIL and not M; the worker gives the GIL up between two callbacks. A stop
+ * may come between any two steps of collect, of which one matters: between the look at the state and enter_run's swap.
+ *
+ * Life, with -DLIFE. refs counts references to the TimerHeap: one of each caller's handle, dropped after its last call;
+ * one of a caller that is arming, one of the worker while it fires, those of Closer and Forker; and that of the heap to
+ * itself while something is armed. Whoever drops the last runs __dealloc__. freed says that the core is. known says that
+ * the worker's weak reference is whole: the collector clears it when nothing but a cycle reaches the heap, and then a
+ * finalizer may arm.
  *
  * What is left out, and why that loses nothing here
  *
@@ -42,13 +56,12 @@
  *                           does not park. For the same reason pause_slice may happen after every single step.
  *   when dead keys leave    Those of stopped timers that are not at the root: any stop may bury its own, all, or none.
  *   memory                  Handles, orphans and carcasses change who owns a record, never its state or its key. What
- *                           is refused for want of memory is not modelled.
+ *                           is refused for want of memory is not modelled. The posts' own count of holders neither.
  *   channel timers          They have no key.
  *   exiting                 It makes the worker leave as pausing does, for good.
  *   the child of a fork     It begins with no worker, all locks free, no timers: the initial state.
- *   _started                Thread.start waits for the new thread to run. Here the starter may go on before it does.
- *   many threads            A start waits while as many are there as the model has: the worker, one that is leaving,
- *                           and one for each start that may fail.
+ *   L                       A heap that goes leaves the list before its core does: fork meets no freed one.
+ *   signal masks, slack     What a thread hands on has nothing to do with when it comes and goes.
  *   the limits of join      The fork waits for a worker that is parked however long it takes, and may run out of
  *                           patience with one that is not. close has unlimited patience.
  *
@@ -61,10 +74,14 @@
  *                   nothing can move any more (Spin's timeout) no timer is due: End. Since executions are finite,
  *                   which the configuration "loops" shows, that is "each due timer fires or is cancelled". The
  *                   configuration "liveness" shows it anew as an LTL formula under weak fairness, without End, whose
- *                   close would cancel what has been forgotten. The exception: a timer armed while another caller's
- *                   starts of the thread were failing, every one of its TRIES, waits for the next arming, which starts
- *                   one (-DNO_EXCUSE).
- *   one worker      arrive: at most one thread past it.
+ *                   close would cancel what has been forgotten. Two exceptions. A timer armed while another caller's
+ *                   starts of the thread were refused, every one of its TRIES, waits for the next worker that any heap
+ *                   gets: then it is stranded, and the rescue that End makes has it fire (-DNO_EXCUSE: there is none).
+ *                   And what a worker leaves behind that ends inside a callback waits for the next arming.
+ *   one worker      At most one thread is at work, and the post is its own.
+ *   life            No step touches the core once it is freed, and it is not freed twice; a heap does not go while
+ *                   something is armed, and gives up the last reference to itself nowhere but in Unref. In the end it
+ *                   is gone, its core freed and its thread ended, unless something is armed that is never due.
  *   the ledger      live is the number of ARMED and DUE timers; arms == fired + cancelled after close. The model
  *                   carries the difference, ledger, to have fewer states.
  *   invariant 3     No key is later than its timer.
@@ -97,15 +114,27 @@
 #define REARMS 0        /* resets by callbacks */
 #endif
 #ifndef FAILS
-#define FAILS 0         /* failing starts of a thread */
+#define FAILS 0         /* threads that are refused */
 #endif
 #ifndef TRIES
 #define TRIES 2         /* of a start, for the timers of others */
 #endif
+#ifndef COLLECTS
+#define COLLECTS 0      /* times that the collector finds the heap unreachable, and a finalizer arms on it */
+#endif
+#ifndef DEATHS
+#define DEATHS 0        /* threads that end inside a callback */
+#endif
 #ifndef YIELDS
 #define YIELDS 0        /* times that collect lets M go halfway */
 #endif
-#define THREADS (2 + FAILS)
+
+/* Posts in use at a time: the worker's, and one for each worker that has left and not ended. */
+#if defined(M_START_BLIND) || defined(M_REFUSAL_UNTOLD)
+#define THREADS (2 + FORKS + DEATHS)
+#else
+#define THREADS (1 + FORKS + DEATHS)
+#endif
 
 #define AWAKE 0
 #define NEVER 15
@@ -122,16 +151,18 @@
 bit M;
 byte cond;
 byte wake_at = AWAKE;
-bit closed, running, arrived, pausing, firing, sorting;
+bit closed, running, pausing, firing, sorting, detached;
+byte post;              /* 0, or the number of a thread + 1 */
 byte live;
 
 /* th_timer and its key */
 byte state[NT], deadline[NT], key[NT];
 bit keyed[NT], pinned[NT];
 
-/* threads: not yet started ones have neither bit; worker_thread is heap.thread, 0 is None */
+/* posts, and the thread of each: started and not yet running; not ended */
 bit started[THREADS], alive[THREADS];
-byte worker_thread;
+
+bit stranded;           /* that of _thread.pxi */
 
 /* the world */
 byte clock = 1;
@@ -140,6 +171,12 @@ byte spurious = SPURIOUS;
 byte fails = FAILS;
 byte rearms = REARMS;
 byte yields = YIELDS;
+byte deaths = DEATHS;
+#ifdef LIFE
+byte refs = CALLERS + CLOSES;   /* references to the TimerHeap */
+bit known = 1;          /* the weak reference is whole */
+bit freed;              /* the core */
+#endif
 
 /* what the properties need */
 short ledger;           /* arms - fired - cancelled */
@@ -147,7 +184,7 @@ byte pending;           /* signals between the unlock and the call */
 byte workers;
 byte done;              /* callers, forker and closer that have ended */
 bit said[NT];           /* stop said True and nothing armed the timer since */
-bit gave_up;            /* every try to start the worker has failed, and timers are left behind */
+bit gave_up;            /* a dead worker has left timers behind, and nothing was armed since */
 bit lost_wake_up, late_key;
 
 #ifdef GIL
@@ -157,28 +194,29 @@ bit gil;
 #define GIVE_GIL gil = 0;
 #define LAUNCH_LOCK true
 #define STOP_LOCK true
-#define DESERTED false
 #else
 #define TAKE_GIL
 #define GIVE_GIL
 #define LAUNCH_LOCK !M
 #define STOP_LOCK !M
+#endif
+
 #ifdef M_DESERTION_UNSEEN
 #define DESERTED false
 #else
 #define DESERTED (!running && !pausing)
 #endif
+
+#ifdef LIFE
+#define USE assert(!freed)
+#define LOCK !M; USE
+#else
+#define USE true
+#define LOCK !M
 #endif
 
 #define later(a, d) (d == NEVER -> NEVER : (a + d > CMAX -> CMAX : a + d))
 #define overdue(t) (state[t] != IDLE && deadline[t] <= clock)
-#if FAILS == 2
-#define a_thread_left (!alive[0] || !alive[1] || !alive[2] || !alive[3])
-#elif FAILS == 1
-#define a_thread_left (!alive[0] || !alive[1] || !alive[2])
-#else
-#define a_thread_left (!alive[0] || !alive[1])
-#endif
 #define in_run(t) pinned[t]
 #define dead(t) (keyed[t] && state[t] != ARMED)
 #define unseen(t) (state[t] == ARMED && deadline[t] < until)
@@ -191,6 +229,7 @@ bit gil;
 
 inline Signal()
 {
+    USE;
     if
     :: cond == WAITING -> cond = WOKEN
     :: else
@@ -295,84 +334,200 @@ inline ClearAway(t)     /* what leaves is dead, and how much of that is any */
     fi
 }
 
-/* ---- calls: with the GIL ---------------------------------------------------------------------------------------- */
+/* ---- references to the heap: with the GIL, without one atomic --------------------------------------------------- */
 
-inline NewThread()
+#ifdef LIFE
+inline Ref()
+{
+    atomic { assert(refs > 0); refs++ }
+}
+
+inline Referent(got)    /* of the weak reference */
 {
     atomic {
-        i = 0;
-        do
-        :: i < THREADS && alive[i] -> i++
-        :: else -> break
-        od;
-        assert(i < THREADS);
-        started[i] = 1;
-        alive[i] = 1
+        got = refs > 0 && known;
+        refs = refs + got
     }
 }
 
-inline StartWorker(ok)
+inline Unref()          /* the last one: __dealloc__ */
 {
-    tries = TRIES;
-    do
-    :: atomic {
-            !M;
+    if
+    :: atomic { refs > 1 -> refs-- }
+    :: atomic { refs < 2 -> assert(refs == 1); refs = 0 };
+        GIVE_GIL                                /* forget is told */
+        TAKE_GIL
+#ifdef M_DETACH_OUTSIDE_M
+        if
+        :: atomic { post == 0 -> assert(!freed); freed = 1 }
+        :: post != 0 ->
+            atomic { closed = 1; detached = 1 };
+            Signal()
+        fi
+#else
+        atomic {
+            LOCK;
+            assert(live == 0);
             if
-            :: closed -> ok = 0; break
-            :: !closed && (running || pausing) -> break
-            :: !closed && !running && !pausing -> running = 1
+#ifdef M_FREED_AT_ONCE
+            :: true -> freed = 1
+#else
+            :: post == 0 -> freed = 1
+            :: post != 0 ->
+                closed = 1;
+                detached = 1;
+#ifndef M_DETACH_QUIET
+                Signal()
+#endif
+#endif
             fi
         }
-        GIVE_GIL
-        if
-        :: atomic { a_thread_left -> NewThread() };
-            TAKE_GIL
-            atomic {
-                if
-                :: !arrived -> worker_thread = i + 1
-                :: else
-                fi;
-                i = 0;
-                break
-            }
-        :: fails > 0 ->
-            atomic {
-                fails--;
-                tries--;
-                if
-                :: true
-                :: NewThread(); i = 0           /* it is there all the same */
-                fi
-            }
-            TAKE_GIL
-            atomic {
-                !M;
-                if
-                :: !arrived -> running = 0; ok = 0;
-                    if
-#ifdef M_NO_RETRY
-                    :: true -> break
-#else
-                    :: live == 0 -> break
-                    :: live > 0 && tries == 0 -> gave_up = 1; break
-                    :: live > 0 && tries > 0
 #endif
-                    fi
-                :: arrived -> ok = 0; break
-                :: arrived -> break             /* MemoryError */
-                fi
+    fi
+}
+
+inline HoldNoMore()
+{
+#ifdef M_NO_HOLD
+    skip
+#else
+    atomic { assert(refs > 1); refs-- }
+#endif
+}
+#endif
+
+/* ---- calls: with the GIL ---------------------------------------------------------------------------------------- */
+
+inline Leave()          /* th_post_leave; caller holds M */
+{
+    USE;
+#ifndef M_POST_KEPT
+    post = 0;
+#endif
+    running = 0;
+    firing = 0
+}
+
+inline TryStart(ok)     /* ok: there is a worker, or none is wanted */
+{
+    ok = 1;
+#ifdef M_START_BLIND
+    if
+    :: running || pausing || closed
+    :: !running && !pausing && !closed ->
+        atomic {
+            LOCK;
+#else
+    atomic {
+        LOCK;
+        if
+        :: running || pausing || closed
+        :: else ->
+#endif
+            running = 1;
+            do
+            :: i < THREADS && alive[i] -> i++
+            :: else -> break
+            od;
+            assert(i < THREADS);
+            alive[i] = 1;
+            post = i + 1;
+            i = 0;
+            ok = 0;
+            new = post
+#ifdef M_START_BLIND
+        }
+    fi;
+#else
+        fi
+    }
+#endif
+    if
+    :: ok
+    :: !ok ->                                           /* the system is asked, with the GIL */
+        if
+        :: atomic { true -> started[new - 1] = 1; gave_up = 0; ok = 1 };
+            GIVE_GIL                                    /* list_worker */
+            TAKE_GIL
+            skip
+        :: atomic { fails > 0 -> fails-- };
+            atomic {
+                LOCK;
+                Leave();
+#ifndef M_REFUSAL_UNTOLD
+                alive[new - 1] = 0                      /* for those who await its end */
+#endif
             }
         fi
-    od;
-    tries = 0
+    fi;
+    new = 0
+}
+
+inline StartWorker(ok)  /* not ok: closed, or an error */
+{
+    if
+    :: closed -> ok = 0
+    :: !closed ->
+        tries = TRIES;
+        do
+        :: TryStart(ok);
+            if
+            :: ok -> break
+            :: !ok ->
+                atomic {
+                    USE;
+#ifdef M_NO_RETRY
+                    tries = 0
+#else
+                    tries = (live > 0 -> tries - 1 : 0)
+#endif
+                }
+                if
+                :: tries == 0 -> atomic { USE; stranded = stranded || live > 0; break }
+                :: tries > 0
+                fi
+            fi
+        od;
+        tries = 0
+    fi
+}
+
+inline Rescue()         /* another heap has got a worker */
+{
+    if
+    :: stranded ->
+        stranded = 0;
+        if
+        :: live > 0 && !running && !pausing && !closed ->
+            TryStart(ok);
+            if
+            :: ok
+#ifdef M_RESCUE_FORGETS
+            :: !ok
+#else
+            :: !ok -> stranded = 1
+#endif
+            fi
+        :: else
+        fi
+    :: !stranded
+    fi
 }
 
 inline Rearm(t, delay)
 {
+#if defined(LIFE) && !defined(M_HOLD_LATE)
+    Ref();                                              /* its own, beside that of the handle */
+#endif
     ok = 1;
+#ifdef LIFE
+#ifndef M_UNKNOWN
+    known = 1;                                          /* remember */
+#endif
+#endif
     do
     :: if
-        :: running
+        :: atomic { running -> USE }
         :: !running -> StartWorker(ok)
         fi;
         if
@@ -389,15 +544,25 @@ inline Rearm(t, delay)
 #endif
         when = later(clock, delay);
         atomic {
-            !M;
+            LOCK;
             if
             :: closed -> when = 0; break
             :: !closed && DESERTED -> when = 0
             :: !closed && !DESERTED ->
+#ifdef LIFE
+#ifdef M_HELD_TWICE
+                first = 1;
+#else
+                first = state[t] == IDLE;
+#endif
+#endif
                 if
                 :: keyed[t] -> Postpone(t, when, wake)
                 :: else -> Cancel(t, wake); Push(t, when); wake = 1
                 fi;
+#ifdef LIFE
+                first = first && live == 1;
+#endif
                 said[t] = 0;
 #ifdef M_STALE_ROOT
                 wake = wake && when < seen;
@@ -427,15 +592,32 @@ inline Rearm(t, delay)
             wake = 0
         }
     :: else
-    fi
+    fi;
+#ifdef LIFE
+    if
+#ifndef M_NO_HOLD
+    :: atomic { first -> first = 0; assert(refs > 0); refs++ }
+    :: !first
+#else
+    :: first = 0
+#endif
+    fi;
+#ifndef M_HOLD_LATE
+    Unref()
+#endif
+#endif
 }
 
 inline Stop(t)
 {
     atomic {
         STOP_LOCK;
+        USE;
         Cancel(t, wake);
         said[t] = said[t] || wake;
+#ifdef LIFE
+        first = wake && live == 0;                      /* idle */
+#endif
 #ifndef GIL
         if
         :: wake -> ClearAway(t)
@@ -446,48 +628,64 @@ inline Stop(t)
     }
 #ifdef GIL
     if
-    :: wake -> atomic { !M; ClearAway(t); wake = 0 }    /* sweep */
+    :: wake -> atomic { LOCK; ClearAway(t); wake = 0 }  /* sweep */
     :: true -> wake = 0
+    fi
+#endif
+#ifdef LIFE
+    if
+    :: first -> first = 0; HoldNoMore()
+    :: !first
     fi
 #endif
 }
 
 inline Join()           /* for ever, and not in a callback */
 {
-#ifndef M_JOIN_QUIET
-    Signal();
-#endif
-    mate = worker_thread;
-    GIVE_GIL
+    atomic { LOCK; mate = post };
     if
     :: mate == 0
-    :: mate > 0 -> !alive[mate - 1]
-    fi;
-    TAKE_GIL
-    mate = 0
+    :: mate > 0 ->
+#ifndef M_JOIN_QUIET
+        Signal();
+#endif
+        GIVE_GIL
+        !alive[mate - 1];
+        TAKE_GIL
+        mate = 0
+    fi
 }
 
 inline Close()
 {
-    atomic { !M -> closed = 1 }
+    atomic { LOCK; closed = 1 }
     do
     :: atomic {
-        !M;
+        LOCK;
         BuryAll();
         FindRoot();
         if
         :: root == NT -> root = 0; break
         :: else -> Cancel(root, wake); Bury(root); root = 0; wake = 0
-        fi
+        fi;
+#ifdef LIFE
+        first = live == 0
+#endif
        }
+#ifdef LIFE
+        if
+        :: first -> first = 0; HoldNoMore()
+        :: !first
+        fi
+#endif
     od;
     Join()
 }
 
 proctype Caller(byte me)
 {
-    byte n = OPS, t, d, i, when, root, seen, mate, tries;
-    bit ok, wake;
+    byte n = OPS, t, d, i, when, root, seen, mate, tries, new;
+    bit ok, wake, first;
     do
     :: n > 0 ->
         atomic {
@@ -497,7 +695,13 @@ proctype Caller(byte me)
 #else
             if :: t = 0 :: t = 1 fi;
 #endif
-            if :: d = 0 :: d = 1 :: d = 2 :: d = NEVER fi
+            if :: d = 0 :: d = 1 :: d = 2 :: d = NEVER fi;
+#if COLLECTS
+            if
+            :: true
+            :: live == 0 && refs == 1 -> known = 0
+            fi
+#endif
         }
         TAKE_GIL
         if
@@ -508,16 +712,28 @@ proctype Caller(byte me)
         atomic { t = 0; d = 0; ok = 0 }
     :: else -> break
     od;
+#ifdef LIFE
+    TAKE_GIL
+    Unref();
+    GIVE_GIL
+#endif
     done++
 }
 
 proctype Forker()
 {
-    byte i, mate, tries;
-    bit ok, leaves;
+    byte i, mate, tries, new;
+    bit ok, leaves, held;
     TAKE_GIL
+#ifdef LIFE
+    Referent(held);                                     /* live_heaps */
+    if
+    :: !held -> goto forked
+    :: held
+    fi;
+#endif
     atomic {
-        !M;
+        LOCK;
         leaves = running && !firing;
         if
         :: leaves -> pausing = 1
@@ -526,8 +742,8 @@ proctype Forker()
     }
     if
     :: leaves ->
+        atomic { LOCK; mate = post };
         Signal();
-        mate = worker_thread;
         GIVE_GIL
         if
         :: mate == 0
@@ -540,59 +756,75 @@ proctype Forker()
         mate = 0;
         TAKE_GIL
         atomic { !M && !sorting };      /* fork itself */
-        atomic { !M -> pausing = 0 };
+        GIVE_GIL                        /* resume_workers is a pending call */
+        TAKE_GIL
+#ifdef M_RESUME_LOOKS_FIRST
+        mate = live;
+#endif
+        atomic { LOCK; pausing = 0 };
         if
-        :: closed
-        :: !closed -> StartWorker(ok)
+#if defined(M_RESUME_FORGETS)
+        :: true
+#elif defined(M_RESUME_LOOKS_FIRST)
+        :: mate == 0 || closed
+        :: mate > 0 && !closed -> mate = 0; StartWorker(ok)
+#else
+        :: live == 0 || closed
+        :: live > 0 && !closed -> StartWorker(ok)
+#endif
         fi
     :: else
     fi;
+#ifdef LIFE
+    Unref();
+forked:
+#endif
     GIVE_GIL
-    atomic { leaves = 0; done++ }
+    atomic { leaves = 0; held = 0; ok = 0; mate = 0; done++ }
 }
 
 proctype Closer()
 {
     byte i, root, mate;
-    bit wake;
+    bit wake, first;
     TAKE_GIL
     Close();
+#ifdef LIFE
+    Unref();
+#endif
     GIVE_GIL
     done++
 }
+
+#ifdef RESCUES
+proctype Rescuer()
+{
+    byte i, new;
+    bit ok;
+    TAKE_GIL
+    Rescue();
+    GIVE_GIL
+    ok = 0
+}
+#endif
 
 /* ---- the worker ------------------------------------------------------------------------------------------------- */
 
 proctype Thread(byte me)
 {
-    byte now, i, root, t, d, when, seen, mate, last, tries;
-    bit ok, wake, mine, fire, looked;
+    byte now, i, root, t, d, when, seen, last, tries, new;
+    bit ok, wake, fire, looked, first, idle, held;
 end_free:
     do
-    :: atomic { started[me] -> started[me] = 0 };
-        TAKE_GIL
-        atomic {                                        /* arrive */
-            !M;
-#ifdef M_ARRIVED_UNCHECKED
-            mine = running;
-#else
-            mine = running && !arrived;
+    :: atomic { started[me] -> started[me] = 0; workers++; assert(workers == 1); assert(post == me + 1) };
+#ifdef M_HEAP_KEPT
+        Referent(held);
 #endif
-            if
-            :: mine -> arrived = 1; workers++; assert(workers == 1)
-            :: else
-            fi
-        }
-        if
-        :: !mine -> GIVE_GIL goto gone
-        :: mine -> mine = 0
-        fi;
-        worker_thread = me + 1;
-        GIVE_GIL
 
 next_run:
         atomic {
-            !M -> M = 1;
+            LOCK;
+            M = 1;
 look:
             if
             :: closed || pausing -> goto leave
@@ -684,13 +916,17 @@ park:
 #ifdef M_WAKE_AT_LATE
         wake_at = until;
 #endif
+#ifdef LIFE
+end_parked:                                             /* for ever, with what is never due */
+#endif
         atomic {
             cond == WOKEN || (cond == WAITING && clock >= until);
             cond = NOBODY;
             until = 0
         }
         atomic {
-            !M -> M = 1;
+            LOCK;
+            M = 1;
 #if !defined(M_WAKE_AT_STALE) && !defined(M_NO_RESET)
             wake_at = AWAKE;
 #endif
@@ -698,7 +934,7 @@ park:
         }
 
 slice:                                                  /* between the two halves of pause_slice */
-        atomic { !M -> M = 1; goto collect }
+        atomic { LOCK; M = 1; goto collect }
 
 enter_run:
 #ifdef GIL
@@ -725,7 +961,7 @@ enter_run:
         }
 
 sort:
-        atomic { !M -> sorting = 0 };
+        atomic { LOCK; sorting = 0 };
 #ifdef M_GIL_UNDER_M
         atomic { !M -> M = 1 };
         TAKE_GIL
@@ -733,11 +969,17 @@ sort:
         GIVE_GIL
 #endif
         TAKE_GIL
+#if defined(LIFE) && !defined(M_HEAP_KEPT)
+        Referent(held);
+        firing = held;
+#else
         firing = 1;
+#endif
         do
         :: any(in_run) ->
             atomic {                                    /* launch */
                 LAUNCH_LOCK;
+                USE;
                 if
                 :: pinned[0] -> t = 0
                 :: pinned[1] -> t = 1
@@ -757,21 +999,42 @@ sort:
                 assert(!fire || !said[t]);
                 assert(!fire || deadline[t] <= clock);
                 if
-                :: state[t] == DUE -> state[t] = IDLE; deadline[t] = 0; live--; ledger--
+                :: state[t] == DUE ->
+                    state[t] = IDLE;
+                    deadline[t] = 0;
+                    live--;
+                    ledger--;
+#ifdef LIFE
+                    assert(held);
+                    idle = live == 0
+#endif
                 :: else
                 fi;
                 if
+                :: fire && deaths > 0 -> deaths--; fire = 0; t = 0; goto die
                 :: fire && rearms > 0 -> rearms--; fire = 0; if :: d = 0 :: d = 1 :: d = 2 fi; goto callback
                 :: fire = 0; t = 0
                 fi
             }
 launched:
+#ifdef LIFE
+            if
+            :: idle -> idle = 0; HoldNoMore()
+            :: !idle
+            fi;
+#endif
             GIVE_GIL
             TAKE_GIL
             skip
         :: else -> break
         od;
         firing = 0;
+#if defined(LIFE) && !defined(M_HEAP_KEPT)
+        if
+        :: held -> held = 0; Unref()
+        :: !held
+        fi;
+#endif
         GIVE_GIL
         goto next_run;
 
@@ -779,14 +1042,42 @@ callback:
         Rearm(t, d);
         atomic { d = 0; t = 0; ok = 0; goto launched }
 
+die:                                                    /* it does not have the GIL then */
+        GIVE_GIL
+#ifdef M_DEATH_UNSEEN
+        atomic { gave_up = live > 0; workers-- }
+#else
+        atomic { LOCK; gave_up = live > 0; Leave(); workers-- }
+#endif
+        goto ended;
+
 leave:
 #ifdef M_LEAVES_IN_TWO_HOLDS
         M = 0;
         atomic { !M -> M = 1 }
 #endif
-        atomic { workers--; root = 0; now = 0; running = 0; arrived = 0; M = 0 }
-gone:
-        atomic { looked = 0; last = 0; mine = 0; alive[me] = 0 }
+        atomic { workers--; root = 0; now = 0; last = detached; Leave(); M = 0 }
+#ifdef LIFE
+        if
+#ifdef M_NEVER_FREED
+        :: true
+#else
+        :: last -> assert(!freed); freed = 1
+        :: !last
+#endif
+        fi;
+        TAKE_GIL
+#ifndef M_HEAP_KEPT
+        Referent(held);                                 /* drop_hooks */
+#endif
+        if
+        :: held -> held = 0; Unref()
+        :: !held
+        fi;
+        GIVE_GIL
+#endif
+ended:
+        atomic { looked = 0; last = 0; alive[me] = 0 }
     od
 }
 
@@ -812,16 +1103,18 @@ end_watch:
 
 proctype End()
 {
-    byte i, root, mate, count;
-    bit wake;
+    byte i, root, mate, count, new;
+    bit wake, first, ok;
     timeout;
     atomic {
         assert(done == CALLERS + FORKS + CLOSES);
         assert(clock == CMAX && !M && pending == 0);
-#ifdef NO_EXCUSE
+#if DEATHS
+        assert(!any(overdue) || (gave_up && !running));
+#elif defined(NO_EXCUSE)
         assert(!any(overdue));
 #else
-        assert(!any(overdue) || (gave_up && !running));
+        assert(!any(overdue) || (stranded && !running));
 #endif
         i = 0;
         do
@@ -832,22 +1125,43 @@ proctype End()
         assert(ledger == live && live == count);
         count = 0
     }
+#ifdef LIFE
+    /* What is never due holds its heap for ever. */
+    assert(refs == (live > 0) && freed == (live == 0) && running == (live > 0) && workers == (live > 0))
+#else
+#if FAILS
+    if
+    :: any(overdue) ->
+        fails = 0;
+        TAKE_GIL
+        Rescue();
+        GIVE_GIL
+        timeout;
+        assert(!any(overdue))
+    :: else
+    fi;
+#endif
     TAKE_GIL
     Close();
     GIVE_GIL
-    assert(live == 0 && ledger == 0 && !running && !arrived && workers == 0)
+    assert(ledger == live && !running && !post && workers == 0);
+#if DEATHS
+    assert(live == 0 || any(in_run))    /* what a dead worker had collected is its successor's to let go of */
+#else
+    assert(live == 0)
+#endif
+#endif
 }
 
 init
 {
     atomic {
         run Thread(0);
+#if THREADS > 1
         run Thread(1);
-#if FAILS
-        run Thread(2);
 #endif
-#if FAILS == 2
-        run Thread(3);
+#if THREADS > 2
+        run Thread(2);
 #endif
         run Clock();
         run Watch();
@@ -860,6 +1174,9 @@ init
 #endif
 #if CLOSES
         run Closer();
+#endif
+#ifdef RESCUES
+        run Rescuer();
 #endif
 #ifndef LIVENESS
         run End()
