@@ -44,9 +44,9 @@
  *
  * Life, with -DLIFE. refs counts references to the TimerHeap: one of each caller's handle, dropped after its last call;
  * one of a caller that is arming, one of the worker while it fires, those of Closer and Forker; and that of the heap to
- * itself while something is armed. Whoever drops the last runs __dealloc__. freed says that the core is. known says that
- * the worker's weak reference is whole: the collector clears it when nothing but a cycle reaches the heap, and then a
- * finalizer may arm.
+ * itself while something is armed. Whoever drops the last runs __dealloc__. freed says that the core is. known says
+ * that the worker's weak reference is whole: the collector clears it when nothing but a cycle reaches the heap, and
+ * then a finalizer may arm.
  *
  * What is left out, and why that loses nothing here
  *
