@@ -87,6 +87,7 @@ typedef struct th_core {
     atomic_int closed;       /* guard M to write; set once. A waiting receiver reads it with C alone, and no GIL */
     th_flag exiting;         /* the interpreter is on its way out: arming works, nothing fires; set once */
     th_flag running;         /* a worker exists or is being started; guard M to write */
+    th_flag ready;           /* running, and the heap known to fork and exit: arming asks no more; guard M to write */
     struct th_post *post;    /* that worker's, see post.h; guard M */
     int detached;            /* the TimerHeap is gone: whoever leaves the post frees this; guard M */
     th_flag pausing;         /* the worker shall leave, to come back after a fork; guard M to write */

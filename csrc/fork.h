@@ -89,7 +89,7 @@ static void th_after_fork_in_child(void)
         if (c->advancer != th_thread())
             c->advancer = 0; /* that thread is not in the child */
         c->exiting = c->firing = 0;
-        c->running = c->manual;
+        c->running = c->ready = c->manual;
         c->pausing = 1;
     }
 }

@@ -36,7 +36,7 @@ typedef struct th_post {
     atomic_int closing;     /* close() calls that a callback is in: they are not waited for */
     _Atomic pid_t tid;      /* the system's id of the thread; 0 until it has begun */
     th_core *core;          /* NULL once the post has been left; the thread's to write, and fork's */
-    void *heap;             /* PyObject *, owned by the thread: a weak reference to the TimerHeap */
+    void *heap;             /* PyObject *, the TimerHeap, borrowed: there as long as something is armed, see Life */
     void *thread;           /* PyObject *, owned by the thread: the Worker that stands for it */
     atomic_int disappeared; /* the thread has taken its Worker out of the list of threads */
     atomic_ulong ident;     /* of the thread, as CPython counts */
@@ -47,6 +47,7 @@ typedef struct th_post {
 } th_post;
 
 static pthread_key_t th_post_key;
+static atomic_int th_stranded; /* timers may be armed that have no worker: none was to be had, or it has died */
 TH_THREAD th_post *th_my_post; /* of a worker, in its thread */
 
 /* Held once. NULL: no memory. */
@@ -176,6 +177,7 @@ static inline int th_post_start(th_post *post, unsigned long (*start)(void (*)(v
 /* In the new thread, first of all. */
 static inline void th_post_begin(th_post *post, unsigned long ident)
 {
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL); /* it would end in its wait, holding M */
     atomic_store(&post->ident, ident);
     long slack = prctl(PR_GET_TIMERSLACK, 0UL, 0UL, 0UL, 0UL);
     post->slack = slack > 0 ? (unsigned long)slack : 0; /* 0: the default */
@@ -214,7 +216,7 @@ static inline int th_post_leave(th_post *post)
     if (c->post != post)
         return 0;
     c->post = NULL;
-    c->running = 0;
+    c->running = c->ready = 0;
     c->firing = 0;
     c->parked = 0;
     return c->detached;
@@ -230,6 +232,13 @@ static inline void th_core_free(th_core *c)
     free(c);
 }
 
+/* Whoever waits for the thread need not any more. */
+static inline void th_post_over(th_post *post)
+{
+    th_set_word(&post->ended, 1);
+    th_post_drop(post);
+}
+
 /* The C library calls this at the end of the thread, whatever has ended it. */
 static void th_post_end(void *value)
 {
@@ -241,9 +250,10 @@ static void th_post_end(void *value)
         th_unlock(c);
         if (last)
             th_core_free(c);
+        else
+            atomic_store(&th_stranded, 1);
     }
-    th_set_word(&post->ended, 1);
-    th_post_drop(post);
+    th_post_over(post);
 }
 
 /* In the child of a fork, for each heap: its worker is not there, or is the thread that forked, and none any more. */

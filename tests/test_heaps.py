@@ -139,6 +139,55 @@ def test_a_heap_in_a_cycle_with_its_own_hook_is_collected_with_its_worker():
     wait_until(gone)
 
 
+@pytest.mark.parametrize("worker", [False, True], ids=["no worker yet", "a worker"])
+@pytest.mark.parametrize("late", [False, True], ids=["armed in the finalizer", "armed later"])
+def test_a_heap_that_a_finalizer_saves_from_the_collector_works_on(worker, late):
+    """The collector has given up the weak references to it by then."""
+    run_ok(f"""
+        import gc, os, threading, time, warnings
+        from timerheap import AfterFunc, TimerHeap
+        warnings.simplefilter("ignore", DeprecationWarning)
+        fired, saved = [], []
+
+        def wait_for(count):
+            deadline = time.monotonic() + 20
+            while len(fired) < count:
+                assert time.monotonic() < deadline, fired
+                time.sleep(0.001)
+
+        class Owner:
+            def __init__(self):
+                self.heap = TimerHeap("saved", on_error=self.on_error)
+            def on_error(self, exc, timer):
+                pass
+            def __del__(self):
+                saved.append(self.heap)
+                if not {late}:
+                    AfterFunc(0.01, fired.append, 1, heap=self.heap)
+
+        owner = Owner()
+        if {worker}:
+            AfterFunc(0, fired.append, 0, heap=owner.heap)
+            wait_for(1)
+        del owner
+        gc.collect()
+        [heap] = saved
+        if {late}:
+            AfterFunc(0.01, fired.append, 1, heap=heap)
+        wait_for(1 + {worker})
+        heap.check()
+        timer = AfterFunc(3600, int, heap=heap)
+        pid = os.fork()
+        if pid == 0:
+            fired.clear()
+            AfterFunc(0, fired.append, 2, heap=heap)
+            wait_for(1)
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert timer.stop()
+    """)
+
+
 def test_a_heap_dropped_while_its_callback_runs_is_there_to_its_end():
     heap = TimerHeap("running")
     reference = weakref.ref(heap)

@@ -5,7 +5,7 @@ import random
 import threading
 
 import pytest
-from helpers import FAR, PATIENCE, SANITIZER, balance, no_threads, run_ok, run_threads, wait_until
+from helpers import FAR, PATIENCE, SANITIZER, Background, balance, no_threads, run_ok, run_threads, wait_until
 
 from timerheap import AfterFunc, TimerHeap, default_heap
 
@@ -169,6 +169,71 @@ def test_what_a_fork_leaves_without_a_worker_fires_once_a_thread_can_be_had():
         assert len(one) == 1
         AfterFunc(3600, print, heap=other)      # another heap gets a thread: so can the first
         assert fired.wait(10)
+    """)
+
+
+def test_close_does_not_wait_for_a_worker_that_was_refused(fast_switching):
+    """One thread arms and gets none, another closes the heap just then."""
+    turns = 300
+    heaps = [TimerHeap("refused") for _ in range(turns)]
+    barrier = threading.Barrier(3)
+
+    def arm():
+        for heap in heaps:
+            barrier.wait(PATIENCE)
+            with pytest.raises(RuntimeError):
+                AfterFunc(FAR, print, heap=heap)
+
+    def close():
+        for heap in heaps:
+            barrier.wait(PATIENCE)
+            heap.close()
+
+    works = [Background(arm), Background(close)]
+    with no_threads():
+        for _ in range(turns):
+            barrier.wait(PATIENCE)
+        for work in works:
+            work.result()
+    assert not any(map(len, heaps))
+
+
+def test_a_parked_worker_cannot_be_cancelled():
+    """It would end inside its wait, holding what everybody wants."""
+    run_ok("""
+        import ctypes, threading, time
+        from timerheap import AfterFunc
+        AfterFunc(0, int)
+        [worker] = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+        time.sleep(0.05)
+        cancel = ctypes.CDLL(None).pthread_cancel
+        cancel.argtypes = [ctypes.c_ulong]
+        assert cancel(worker.ident) == 0
+        time.sleep(0.05)
+        fired = threading.Event()
+        AfterFunc(0, fired.set)
+        assert fired.wait(20)
+    """)
+
+
+def test_close_accounts_for_what_a_dead_worker_has_left():
+    run_ok("""
+        import ctypes, threading, time
+        from timerheap import AfterFunc, TimerHeap
+        heap = TimerHeap("ended")
+        inside, go = threading.Event(), threading.Event()
+        leave = ctypes.CDLL(None).pthread_exit
+        timers = [AfterFunc(0, lambda: inside.set() or go.wait(20), heap=heap)]
+        assert inside.wait(20)
+        timers += [AfterFunc(0, leave, None, heap=heap), *(AfterFunc(0, int, heap=heap) for _ in range(10))]
+        [worker] = [thread for thread in threading.enumerate() if thread.name == "ended"]
+        go.set()
+        worker.join(20)
+        assert not worker.is_alive() and len(heap) == 10
+        heap.close()
+        heap.check()
+        stats = heap.stats()
+        assert (stats["arms"], stats["fired"], stats["cancelled"]) == (12, 2, 10), stats
     """)
 
 

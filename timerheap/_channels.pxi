@@ -827,7 +827,7 @@ cdef class ManualHeap(TimerHeap):
 
     def __cinit__(self, *args, **kwargs):
         self.core.manual = True
-        self.core.running = True
+        self.core.running = self.core.ready = True
         self.core.exiting = False
         self.core.driver = th_thread()
 

@@ -273,6 +273,7 @@ cdef extern from "core.h" nogil:
         int closed
         int exiting
         int running
+        int ready
         th_post* post
         int detached
         int pausing
@@ -317,6 +318,7 @@ cdef extern from "post.h" nogil:
         void* thread
     ctypedef unsigned long (*th_starter)(void (*)(void*) noexcept nogil, void*) noexcept nogil
     th_post* th_my_post
+    int th_stranded
     th_post* th_post_new(th_core* c)
     void th_post_hold(th_post* post)
     void th_post_drop(th_post* post)
@@ -335,6 +337,7 @@ cdef extern from "post.h" nogil:
     void th_post_to_park(th_post* post)
     void th_post_to_call(th_post* post)
     bint th_post_leave(th_post* post)
+    void th_post_over(th_post* post)
     void th_core_free(th_core* c)
     int th_watch_threads()
 
@@ -374,25 +377,9 @@ cdef extern from *:
         PyThreadState_Clear(state);
         PyThreadState_DeleteCurrent();
     }
-
-    /* A new reference to what a weak reference refers to, or NULL. */
-    static inline PyObject *th_referent(PyObject *reference)
-    {
-        PyObject *o;
-    #if PY_VERSION_HEX >= 0x030D0000
-        (void)PyWeakref_GetRef(reference, &o); /* fails for what is no weak reference alone */
-    #else
-        o = PyWeakref_GetObject(reference);
-        if (o == Py_None)
-            return NULL;
-        Py_INCREF(o);
-    #endif
-        return o;
-    }
     """
     void (*th_timerproc)(th_post* post) noexcept
     void run_worker "th_run_worker"(void* post) noexcept nogil
-    PyObject* referent "th_referent"(void* reference)
 
 cdef extern from *:
     """

@@ -6,7 +6,6 @@
 cdef object set_trace = sys.settrace
 cdef object set_profile = sys.setprofile
 cdef bint at_exit = False       # the exit handler has run
-cdef bint stranded = False      # timers may be armed whose worker could not be started
 
 
 @cython.final
@@ -137,7 +136,6 @@ cdef void disappear(th_post* post) noexcept:
     th_post_disappear(post)
     courtesy(unlist_worker, <PyObject*>post.thread)
     decref(<PyObject*>post.thread)
-    decref(<PyObject*>post.heap)
 
 
 # ---- start ----------------------------------------------------------------------------------------------------------
@@ -151,19 +149,22 @@ cdef int start_worker(TimerHeap heap) except -1:
     every try fail, these timers stay armed, and fire once some later arming, on this heap or on another, has got a
     worker.
     """
-    global stranded
+    global th_stranded
     cdef th_core* c = heap.core
     cdef int tries = START_TRIES
     if c.closed:
         raise RuntimeError(CLOSED_HEAP)
     if c.exiting:
         return False
+    if heap.reference is None or heap.reference() is None:
+        remember(heap)                  # the collector had given it up before a finalizer arms on it
     while tries and not try_start(heap):
         tries = tries - 1 if c.live else 0
     if tries == 0:
-        stranded = stranded or c.live > 0
+        if c.live:
+            th_stranded = True
         raise RuntimeError("can't start new thread: the timer heap has no worker")
-    if stranded:
+    if th_stranded:
         rescue()
     return True
 
@@ -173,8 +174,6 @@ cdef bint try_start(TimerHeap heap) except -1:
     cdef th_core* c = heap.core
     cdef th_post* post
     cdef bint wanted
-    if heap.reference is None:              # cleared by the collector
-        remember(heap)
     worker = new_worker(heap)
     post = (<Post>worker._post).post
     th_lock(c)
@@ -182,14 +181,14 @@ cdef bint try_start(TimerHeap heap) except -1:
     if wanted:
         c.running = True
         c.post = post
+    c.ready = c.running
     th_unlock(c)
     if not wanted:
         return True
+    post.heap = <void*>heap
     post.thread = <void*>worker
-    post.heap = <void*>heap.reference
-    th_post_hold(post)                      # these three are the thread's, see disappear and th_post_end
+    th_post_hold(post)                      # these two are the thread's, see disappear and th_post_end
     incref(post.thread)
-    incref(post.heap)
     if th_post_start(post, start_thread, run_worker):
         courtesy(list_worker, <PyObject*>worker)
         if th_post_disappeared(post):       # without a GIL it may be over already
@@ -198,20 +197,19 @@ cdef bint try_start(TimerHeap heap) except -1:
     th_lock(c)
     th_post_leave(post)
     th_unlock(c)
-    decref(post.heap)
     decref(post.thread)
-    th_post_drop(post)
+    th_post_over(post)                      # somebody may wait in a close() by now
     return False
 
 
 cdef int rescue() except -1:
     """Threads can be had (again): for whoever could not get one before."""
-    global stranded
+    global th_stranded
     cdef TimerHeap heap
-    stranded = False
+    th_stranded = False
     for heap in live_heaps():
         if heap.core.live and not heap.core.running and not called_off(heap.core) and not try_start(heap):
-            stranded = True
+            th_stranded = True
     return 0
 
 
@@ -255,7 +253,7 @@ cdef int join_worker(TimerHeap heap, int64_t until) except -1:
 cdef list live_heaps():
     """Strong references to all heaps in the order of creation."""
     cdef list heaps = []
-    for reference in list(all_heaps.values()):
+    for reference, _ in list(all_heaps.values()):
         heap = reference()
         if heap is not None:
             heaps.append(heap)

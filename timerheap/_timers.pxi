@@ -46,7 +46,7 @@ cdef class TimerHeap:
     cdef readonly str name
     cdef object executor
     cdef object on_error
-    cdef object reference     # a weak one to this heap, for its worker
+    cdef object reference     # a weak one to this heap, in all_heaps
     cdef set jobs             # what the executor has, see _jobs.pxi
     cdef object __weakref__
 
@@ -207,6 +207,7 @@ cdef class TimerHeap:
         """
         cdef th_core* c = self.core
         th_lock(c)
+        first = not c.closed
         c.closed = True
         th_unlock(c)
         close_channels(c)
@@ -218,6 +219,8 @@ cdef class TimerHeap:
                 end_jobs(self)
             finally:
                 leave_close(mine)
+        if first and not c.running:
+            let_run_go(c, <PyObject*>self)      # of a worker that has died
         if not (c.advancer if c.manual else c.running):     # else by whoever runs a callback at the moment
             drop_hooks(self)
 
@@ -285,11 +288,18 @@ cdef void remember(TimerHeap heap):
     """Note the heap for fork and exit. By single steps: a collection in between may make another heap."""
     reference = weakref.ref(heap, forget)
     heap.reference = reference
-    all_heaps[id(reference)] = reference
+    all_heaps[id(reference)] = reference, <size_t>heap.core
 
 
 def forget(reference):
-    all_heaps.pop(id(reference), None)
+    """The heap is about to go; or the collector takes it for garbage, and a finalizer may still arm on it, see ready."""
+    cdef th_core* c
+    entry = all_heaps.pop(id(reference), None)
+    if entry is not None:
+        c = <th_core*><size_t>entry[1]
+        th_lock(c)
+        c.ready = c.manual
+        th_unlock(c)
 
 
 def default_heap():
@@ -355,7 +365,7 @@ cdef inline TimerHeap heap_or_default(object heap, str what):
 
 cdef inline int ready(TimerHeap heap) except -1:
     """Before arming: the worker is there, or on its way. False: there will be none."""
-    if heap.core.running:
+    if heap.core.ready:
         return True
     return start_worker(heap)
 
@@ -583,8 +593,8 @@ cdef inline int lock_to_arm(TimerHeap heap, PyObject* handle, int64_t ns, int64_
     """Take M, with a worker there or on its way, and when set to ns from now. Without a GIL the heap has a reference to
     the handle then. On an error neither M nor a reference is held.
 
-    Without a GIL the start that ready() saw under way may have failed by now, and whoever saw it fail does not know
-    of this timer, see start_worker. So that is looked at once more under M. With a GIL nothing comes between.
+    The worker may have gone since, for a fork or because it died, or the start that ready() saw under way may have
+    failed, and whoever saw that does not know of this timer. So it is looked at once more under M.
     """
     cdef th_core* c = heap.core
     cdef bint wanted
@@ -594,10 +604,11 @@ cdef inline int lock_to_arm(TimerHeap heap, PyObject* handle, int64_t ns, int64_
             incref(handle)                  # the heap's; given up by stop, launch or let_all_go
         when[0] = th_deadline(th_now(c), ns)
         th_lock(c)
-        if not FREE_THREADED or not wanted or c.running or c.pausing or c.closed:
+        if not wanted or c.running or c.pausing or c.closed:
             return 0
         th_unlock(c)
-        decref(handle)
+        if FREE_THREADED:
+            decref(handle)
 
 
 cdef inline int arm(TimerHeap heap, PyObject* handle, th_timer* t, int64_t ns) except -1:

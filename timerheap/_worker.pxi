@@ -17,8 +17,8 @@
 #
 # Life. A heap holds itself (one reference, taken by the arming that makes it live, given back by whatever leaves
 # nothing armed) as long as something is armed that its worker will fire. The worker holds it while it fires, and in
-# between only the core and a weak reference. So a heap that nobody holds fires what is armed, then goes, and takes its
-# worker with it; where nothing is armed it goes at once. There is no ResourceWarning for that: nothing is lost, and
+# between only the core: it may take a reference as long as something is armed. So a heap that nobody holds fires what is
+# armed, then goes, and takes its worker with it; where nothing is armed it goes at once. There is no ResourceWarning for that: nothing is lost, and
 # nothing is left.
 #
 # Launching. Up to the launch stop() gets True; the launch makes the timer IDLE and counts the fire,
@@ -43,7 +43,7 @@
 cdef class TimerHeap
 cdef class Timer
 
-cdef dict all_heaps = {}          # weak references by their id, in the order of creation; for fork and exit
+cdef dict all_heaps = {}          # weak references and cores by the reference's id, in the order of creation
 cdef unsigned long main_thread = threading.main_thread().ident
 
 cdef str CLOSED_HEAP = "the timer heap is closed"
@@ -267,19 +267,33 @@ cdef void timerproc(th_post* post) noexcept:
         with nogil:
             due = next_run(post)
         th_post_to_call(post)       # finalizers may start processes as callbacks may
-        heap = referent(post.heap)
-        if due and heap == NULL:
+        if not due:
+            break
+        heap = hold_to_fire(c, post)
+        if heap == NULL:
             let_run_go(c, NULL)
-        elif due:
-            c.firing = True
-            fire_run(<TimerHeap>heap)
-            due = post.core != NULL     # else this is the child of a callback's fork
-            if due:
-                c.firing = False
-        elif heap != NULL and (<TimerHeap>heap).core.closed:
-            drop_hooks(<TimerHeap>heap)
-        xdecref(heap)
+            continue
+        c.firing = True
+        fire_run(<TimerHeap>heap)
+        due = post.core != NULL         # else this is the child of a callback's fork
+        if due:
+            c.firing = False
+            if c.closed:
+                drop_hooks(<TimerHeap>heap)
+        decref(heap)
     disappear(post)
+
+
+cdef inline PyObject* hold_to_fire(th_core* c, th_post* post) noexcept:
+    """A reference to the heap, or NULL if nothing of the run is left: then there may be none. As long as something is
+    armed the heap holds itself, or is about to and held by whoever arms: so this, of all counts, is safe under M."""
+    cdef PyObject* heap = NULL
+    th_lock(c)
+    if c.live:
+        heap = <PyObject*>post.heap
+        incref(heap)
+    th_unlock(c)
+    return heap
 
 
 cdef void drop_hooks(TimerHeap heap) noexcept:
