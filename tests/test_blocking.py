@@ -261,7 +261,7 @@ def test_callbacks_run_with_the_signal_mask_of_who_started_the_worker():
 
 
 def test_what_the_last_callback_leaves_is_let_go_with_that_mask():
-    """The worker of a closed heap drops its hooks, whose finalizers may start processes as well."""
+    """The worker of a heap closed in a callback drops its hooks, whose finalizers may start processes as well."""
     done = run_python("""
         import signal, threading, time
         from timerheap import AfterFunc, TimerHeap
@@ -280,7 +280,11 @@ def test_what_the_last_callback_leaves_is_let_go_with_that_mask():
         AfterFunc(0, done.set, heap=heap)
         assert done.wait(30)
         time.sleep(0.05)                # it parks
-        heap.close()
+        AfterFunc(0, heap.close, heap=heap)
+        deadline = time.monotonic() + 30
+        while not seen:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
         assert seen == [("hooked", set())], seen
     """)
     assert (done.returncode, done.stderr) == (0, "")
