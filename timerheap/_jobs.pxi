@@ -289,9 +289,9 @@ cdef int end_jobs(TimerHeap heap) except -1:
 
 
 cdef int call_off(Job job) except -1:
-    future = job.future
+    cancel = getattr(job.future, "cancel", None)
     cancelled = th_move(&job.state, JOB_WAITS, JOB_OFF)
-    if future is not None and future.cancel() and not cancelled:
+    if cancel is not None and cancel() and not cancelled:
         cancelled = th_move(&job.state, JOB_AWAY, JOB_OFF)
     if cancelled:
         finish(job, JOB_OFF)
