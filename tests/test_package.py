@@ -100,18 +100,15 @@ def test_import_starts_no_thread_and_loads_nothing_heavy():
     assert not {"asyncio", "argparse", "concurrent.futures", "typing", "logging"} & set(modules)
 
 
-@pytest.mark.parametrize(
-    ("platform", "maxsize", "said"), [("linux", 2**31 - 1, "64-bit"), ("darwin", 2**63 - 1, "Linux only")]
-)
-def test_a_build_for_what_it_does_not_run_on_ends_in_a_sentence(platform, maxsize, said, tmp_path):
+def test_a_build_for_32_bits_ends_in_a_sentence(tmp_path):
     pytest.importorskip("setuptools")
     setup = Path(__file__).parent.parent / "setup.py"
     code = (
-        f"import sys, runpy; import setuptools; sys.platform, sys.maxsize = {platform!r}, {maxsize};"
+        "import sys, runpy; import setuptools; sys.maxsize = 2**31 - 1;"
         f"sys.argv[:] = ['setup.py', '-q', 'build_ext', '-b', {str(tmp_path)!r}];"
         "runpy.run_path('setup.py', run_name='__main__')"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=setup.parent, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
-    assert said in done.stderr.splitlines()[-1]
+    assert "64-bit" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
