@@ -186,6 +186,39 @@ def test_close_waits_for_a_callback_whoever_started_the_worker():
         assert len(over) == heap.stats()["fired"]
 
 
+def test_threads_that_reset_the_same_inherited_handles_in_the_child_of_a_fork():
+    """The first of them makes a handle the child's own. What it has armed is no parent's."""
+    run_ok("""
+        import os, threading
+        from timerheap import AfterFunc, TimerHeap
+        MANY = 20_000
+        heap = TimerHeap()
+        timers = [AfterFunc(3600, int, heap=heap) for _ in range(MANY)]
+
+        def child():
+            start = threading.Barrier(4)
+            cancels = []
+
+            def run():
+                start.wait(30)
+                cancels.append(sum(timer.reset(1800) for timer in timers))
+
+            threads = [threading.Thread(target=run) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            heap.check()
+            return len(heap) == MANY and sum(cancels) == 3 * MANY
+
+        for _ in range(6):
+            pid = os.fork()
+            if pid == 0:
+                os._exit(0 if child() else 1)
+            assert os.waitpid(pid, 0)[1] == 0
+    """, "-W", "ignore::DeprecationWarning")
+
+
 @pytest.mark.skipif(SANITIZER == "asan", reason="handles are malloc's there, not the slab's")
 def test_many_handles_do_not_call_the_collector_again_and_again():
     """It walks through all of them each time, so it has to come more and more rarely."""

@@ -529,10 +529,11 @@ cdef inline bint make_void(th_timer* t) noexcept nogil:
 
 
 cdef void disown(Timer self) noexcept:
-    """make_void for a handle, which the collector gets back, or which gets back what the parent's heap has held."""
+    """make_void for a handle, which the collector gets back, or which gets back what the parent's heap has held. Unless
+    another thread came first, which may have armed it by now."""
     cdef bint was
     th_lock(self.heap.core)
-    was = make_void(&self.t)
+    was = inherited(self.heap.core, &self.t) and make_void(&self.t)
     th_unlock(self.heap.core)
     if was and FREE_THREADED:
         decref(<PyObject*>self)
