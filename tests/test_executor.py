@@ -5,6 +5,7 @@ import contextvars
 import gc
 import multiprocessing
 import os
+import pickle
 import threading
 import time
 import weakref
@@ -328,6 +329,56 @@ def test_an_executor_may_return_anything():
         calls.clear()
         errors.clear()
     loop.close()
+
+
+def test_close_does_not_wait_for_what_is_away_and_whose_end_nobody_tells(errors):
+    """A queue to other processes, for one: submit returns nothing."""
+
+    class Sender:
+        sent = []
+
+        def submit(self, job):
+            self.sent.append(pickle.dumps(job))
+
+    heap = TimerHeap(executor=Sender(), on_error=lambda *args: errors.append(args))
+    heap_reference = weakref.ref(heap)
+    AfterFunc(0, fail, OSError("there"), heap=heap)
+    wait_until(lambda: Sender.sent)
+    Background(heap.close).result()
+    with pytest.raises(OSError, match="there"):
+        pickle.loads(Sender.sent[0])()
+    del heap
+    gc.collect()
+    wait_until(lambda: heap_reference() is None)
+    assert errors == []
+
+
+@pytest.mark.parametrize("cancel", [None, 5, fail])
+def test_futures_that_cannot_be_cancelled_do_not_keep_close_from_the_others(errors, cancel):
+    jobs = []
+
+    class Odd:
+        def add_done_callback(self, callback):
+            pass
+
+    if cancel is not None:
+        Odd.cancel = cancel
+
+    class Executor:
+        def submit(self, job):
+            jobs.append(job)
+            return Odd()
+
+    ran = []
+    heap = TimerHeap(executor=Executor(), on_error=lambda *args: errors.append(args))
+    for _ in range(3):
+        AfterFunc(0, ran.append, 1, heap=heap)
+    wait_until(lambda: len(jobs) == 3)
+    Background(heap.close).result()
+    for job in jobs:
+        job()
+    assert ran == []
+    assert len(errors) == (3 if cancel is not None else 0)
 
 
 def test_jobs_are_let_go(pooled):

@@ -211,7 +211,7 @@ def test_threads_that_reset_the_same_inherited_handles_in_the_child_of_a_fork():
             heap.check()
             return len(heap) == MANY and sum(cancels) == 3 * MANY
 
-        for _ in range(6):
+        for _ in range(12):
             pid = os.fork()
             if pid == 0:
                 os._exit(0 if child() else 1)

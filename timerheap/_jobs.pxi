@@ -13,9 +13,10 @@
 #   OFF     called off by close() before it had begun: whoever runs it finds nothing to do
 #
 # close() calls off what waits, and waits for what has begun: but not for jobs of its own thread (its caller for one;
-# with greenlets there may be several), and not for those whose thread is waiting in a close() itself: two that close
-# each other's heaps do not stand still for ever. Whatever a job's future ends with that the job has not reported itself
-# (it could not be pickled, the pool broke or was shut down) is reported when it ends.
+# with greenlets there may be several), not for those whose thread is waiting in a close() itself (two that close each
+# other's heaps do not stand still for ever), and not for what is away and whose end no future tells. Whatever a job's
+# future ends with that the job has not reported itself (it could not be pickled, the pool broke or was shut down) is
+# reported when it ends.
 
 cdef object ExceptHookArgs = threading.ExceptHookArgs
 cdef str SUBMIT = "submit", EXCEPTION = "exception", CLOSE = "close"
@@ -161,6 +162,7 @@ cdef class Job:
     cdef Timer timer
     cdef object on_error        # the heap's at the hand-over: one that is closed meanwhile has no longer one
     cdef object future          # what submit has returned
+    cdef bint unheard           # that says nothing of its end: what is AWAY then, nobody waits for
     cdef uint32_t state         # a word to wait for
     cdef unsigned long thread   # that runs it
     cdef int closing            # close() calls that its thread is in
@@ -186,6 +188,8 @@ cdef class Job:
         cdef th_block* block
         if not th_move(&self.state, JOB_WAITS, JOB_AWAY) and self.state != JOB_AWAY:
             return partial, (int,)      # called off: nothing to do there
+        if self.unheard:
+            strike(self)
         args = []
         if th_fixed_flags(t) & TH_ARGS_ONE:
             args.append(<object><PyObject*>t.args)
@@ -220,9 +224,14 @@ def run_away(context, func, *args):
         raise never_run(result, func)
 
 
-cdef int finish(Job job, uint32_t state) except -1:
+cdef int strike(Job job) except -1:
     if job.timer.heap.jobs is not None:         # else the collector has cleared it
         job.timer.heap.jobs.discard(job)
+    return 0
+
+
+cdef int finish(Job job, uint32_t state) except -1:
+    strike(job)
     job.future = None
     th_set_word(&job.state, state)
     return 0
@@ -250,9 +259,12 @@ cdef void hand_over(TimerHeap heap, Timer timer) noexcept:
 
 cdef int follow(Job job, future) except -1:
     """Hear of the end of a job's future, if it is one (asyncio's may be touched in its loop's thread only)."""
-    if getattr(type(future), "_asyncio_future_blocking", None) is not None:
-        return 0
-    follows = getattr(future, "add_done_callback", None)
+    follows = None
+    if getattr(type(future), "_asyncio_future_blocking", None) is None:
+        follows = getattr(future, "add_done_callback", None)
+    job.unheard = follows is None
+    if job.unheard and th_word(&job.state) == JOB_AWAY:
+        strike(job)
     if follows is not None:
         job.future = future
         follows(job.ended)
@@ -291,8 +303,11 @@ cdef int end_jobs(TimerHeap heap) except -1:
 cdef int call_off(Job job) except -1:
     cancel = getattr(job.future, "cancel", None)
     cancelled = th_move(&job.state, JOB_WAITS, JOB_OFF)
-    if cancel is not None and cancel() and not cancelled:
-        cancelled = th_move(&job.state, JOB_AWAY, JOB_OFF)
+    try:
+        if cancel is not None and cancel() and not cancelled:
+            cancelled = th_move(&job.state, JOB_AWAY, JOB_OFF)
+    except Exception as exc:                    # of a future of the executor's own make
+        report(job.timer.heap, job.on_error, exc, job.timer)
     if cancelled:
         finish(job, JOB_OFF)
     return 0
@@ -304,6 +319,8 @@ cdef int await_job(Job job) except -1:
         state = th_word(&job.state)
         mine = state == JOB_RUNS and job.thread == current_thread()
         if state == JOB_DONE or state == JOB_OFF or mine or job.closing:
+            return 0
+        if state == JOB_AWAY and job.unheard:
             return 0
         with nogil:
             th_await_word(&job.state, state, signals_at())
