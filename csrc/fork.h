@@ -94,6 +94,19 @@ static void th_after_fork_in_child(void)
     }
 }
 
+/* In the child, once Python is in order there: workers may start. Or the program is ending, and there will be none. */
+static inline void th_settle_child(int ending)
+{
+    pthread_mutex_lock(&th_list);
+    for (th_core *c = th_first; c; c = c->next) {
+        th_lock(c);
+        c->exiting = ending && !c->manual;
+        c->pausing = 0;
+        th_unlock(c);
+    }
+    pthread_mutex_unlock(&th_list);
+}
+
 /* Once a process. 0, or an error number. */
 static inline int th_watch_forks(void)
 {

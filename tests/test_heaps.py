@@ -95,6 +95,56 @@ def test_a_dropped_heap_whose_callback_arms_again_lives_on():
     assert len(fired) == 10
 
 
+@pytest.mark.parametrize("way", ["arms", "revives"])
+def test_a_finalizer_that_wants_a_heap_that_the_collector_took_for_garbage(way):
+    """The weak references to it are cleared by then."""
+    run_ok(f"""
+        import gc, os, sys, threading, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)     # of 3.12, about a fork beside threads
+        from timerheap import AfterFunc, TimerHeap
+
+        fired, kept, way = threading.Event(), [], {way!r}
+
+        class Session:
+            def __init__(self):
+                self.heap = TimerHeap(on_error=self.fail)
+                self.begun = threading.Event()
+                AfterFunc(0, self.begun.set, heap=self.heap)
+                assert self.begun.wait(30)
+
+            def fail(self, exc, timer):
+                pass
+
+            def __del__(self):
+                if way == "arms":
+                    AfterFunc(0.01, fired.set, heap=self.heap)
+                else:
+                    kept.append(self.heap)
+
+        def fires(heap):
+            fired = threading.Event()
+            AfterFunc(0.01, fired.set, heap=heap)
+            return fired.wait(30)
+
+        def fires_in_child(heap):
+            pid = os.fork()
+            if pid == 0:
+                os._exit(not fires(heap))
+            return os.waitpid(pid, 0)[1] == 0
+
+        session = Session()
+        del session
+        gc.collect()
+        if kept:
+            assert fires_in_child(kept[0])
+            assert fires(kept[0])
+            assert fires_in_child(kept[0])
+            kept.pop().check()
+        else:
+            assert fired.wait(30)
+    """)
+
+
 def test_a_heap_that_was_found_again_by_a_weak_reference_starts_another_worker():
     heap = TimerHeap("found")
     reference = weakref.ref(heap)

@@ -512,6 +512,7 @@ cdef extern from "channel.h" nogil:
 cdef extern from "fork.h" nogil:
     void th_enlist(th_core* c)
     void th_delist(th_core* c)
+    void th_settle_child(bint ending)
     int th_watch_forks()
 
 cdef extern from "Python.h":

@@ -100,17 +100,13 @@ def restart_worker(TimerHeap heap):
 def after_fork_in_child():
     global paused, main_thread
     cdef TimerHeap heap
-    cdef list heaps = []
-    for heap in live_heaps():
-        if heap.core.pausing:           # else it was made in the child, by somebody else's hook
-            heaps.append(heap)
+    cdef list heaps = live_heaps()
     main_thread = current_thread()
     paused = []                         # heaps that lived by this alone now live by the list above
+    # Where a finalizer at the end of the program has forked, no other thread can run Python any more, here as there.
+    th_settle_child(is_finalizing())
     for heap in heaps:
         forget_jobs(heap)
-        # A finalizer at the end of the program has forked: no other thread can run Python any more, here as there.
-        heap.core.exiting = not heap.core.manual and is_finalizing()
-        heap.core.pausing = False
         if heap.core.left_holding:
             heap.core.left_holding = False
             decref(<PyObject*>heap)     # taken by an arming of the parent's
