@@ -4,9 +4,10 @@
  * as soon as its deadline has passed. Whoever blocks on it sleeps until that deadline on a futex of
  * its own:
  *
- *   - Blocked receivers stand in line at each channel they wait on (a th_node a channel). The first in line watches the
- *     channel, the others wait for their turn: one firing wakes one receiver.
- *   - Who leaves the head of a line hands the watch to the next.
+ *   - Blocked receivers stand in line at each channel they wait on (a th_node a channel), in the order in which they
+ *     began to. The first in line watches the channel, the others wait for their turn: one firing wakes one receiver.
+ *   - Who leaves the head of a line hands the watch to the next. Whoever has left for the handlers of signals comes back
+ *     to its place: the main thread looks for signals once a second, and would never be the first in a long line.
  *   - Who changes a channel so that its watcher has to look (an earlier deadline, a new arming, a stop, a handing over)
  *     puts the head's node on the list of changed nodes of its waiter, and wakes that. The waiter then looks at
  *     those nodes only.
@@ -83,6 +84,7 @@ typedef struct th_waiter {
     size_t watched;         /* keys in it */
     th_node *changed;       /* nodes to look at; guard C */
     int again;              /* all of them are; guard C */
+    uint64_t arrival;       /* its number among all waiters, 0 before it first joined a line; guard C */
     _Atomic uint32_t woken; /* the futex: 0 while it sleeps, or is about to, and there is nothing to look at */
 } th_waiter;
 
@@ -90,6 +92,7 @@ static pthread_mutex_t th_channels = PTHREAD_MUTEX_INITIALIZER;  /* C */
 static atomic_int th_channels_contended;                         /* threads blocked on it */
 static uint32_t th_forks;                                        /* between the first process and this; guard C */
 static uint64_t th_random_state = UINT64_C(0x9E3779B97F4A7C15);  /* guard C */
+static uint64_t th_arrivals;                                     /* waiters so far; guard C */
 
 /* Debug builds count the steps between two offers of C, for a test of what a slice may be: channels looked at, nodes
  * put into lines, waiters woken, and so on. */
@@ -166,18 +169,33 @@ static inline th_node *th_line(const th_chan *ch)
     return ch->forks == th_forks ? ch->head : NULL;
 }
 
-static inline void th_join_line(th_node *node)
+static inline void th_arrive(th_waiter *w)
+{
+    if (w->arrival == 0)
+        w->arrival = ++th_arrivals;
+}
+
+/* Before those who arrived later: one step for each of them. */
+static inline size_t th_join_line(th_node *node)
 {
     th_chan *ch = node->chan;
+    th_node *prev;
+    size_t steps = 1;
     th_step();
     if (ch->forks != th_forks) {
         ch->head = ch->tail = NULL;
         ch->forks = th_forks;
     }
-    node->next = node->changed = NULL;
-    node->prev = ch->tail;
-    *(ch->tail ? &ch->tail->next : &ch->head) = node;
-    ch->tail = node;
+    for (prev = ch->tail; prev != NULL && prev->waiter->arrival > node->waiter->arrival; prev = prev->prev) {
+        th_step();
+        steps++;
+    }
+    node->changed = NULL;
+    node->prev = prev;
+    node->next = prev ? prev->next : ch->head;
+    *(prev ? &prev->next : &ch->head) = node;
+    *(node->next ? &node->next->prev : &ch->tail) = node;
+    return steps;
 }
 
 /* True if it was the first. */

@@ -359,6 +359,26 @@ def test_one_value_wakes_one_of_many_receivers():
     assert len(set(values)) == 8
 
 
+@pytest.mark.parametrize("count", [1, 1000])
+def test_whoever_looks_for_signals_keeps_its_place_in_the_line(handled, count):
+    """The main thread does so once a second: it would never get a value that others wait for as well."""
+    channels = [Timer(FAR).c for _ in range(count - 1)]
+    timer = Timer(FAR)
+    others = []
+
+    def handler(signum, frame):
+        others.append(Background(timer.c.recv))
+        time.sleep(0.1)
+        AfterFunc(0.1, timer.reset, 0)
+
+    signal.signal(signal.SIGUSR1, handler)
+    AfterFunc(0.5, kick)
+    assert select(timer.c, *channels, timeout=5)[0] is timer.c
+    assert others[0].running
+    timer.reset(0)
+    others[0].result()
+
+
 def test_receivers_of_one_channel_time_out_apart():
     timer = Timer(FAR)
     patient = Background(timer.c.recv)

@@ -424,7 +424,9 @@ cdef outcome look(th_waiter* w, glance* g, int64_t* when) noexcept nogil:
             node = th_next_changed(w)
         elif w.watched and w.watches[0].when <= g.now:
             node = w.watches[0].node
-            g.work += unwatch(w, node)
+            pause(g, unwatch(w, node))
+            if node.prev != NULL:
+                continue                # who was there before it has come back, and watches
         else:
             break
         result = look_at(w, g, node)
@@ -443,6 +445,7 @@ cdef void join_lines(th_waiter* w, glance* g) noexcept nogil:
     """Stand in line at each channel of w, all of which are to be looked at then."""
     cdef size_t i
     th_stay_awake(w)
+    th_arrive(w)
     for i in range(w.heaps):
         th_join_ring(w.groups + i)
         pause(g, 1)
@@ -450,8 +453,7 @@ cdef void join_lines(th_waiter* w, glance* g) noexcept nogil:
         if i + PREFETCH < w.count:
             prefetch(w.nodes[i + PREFETCH].chan)
         w.nodes[i].place = 0
-        th_join_line(w.nodes + i)
-        pause(g, 1)
+        pause(g, th_join_line(w.nodes + i))
     w.watched = 0
     w.again = True
 
