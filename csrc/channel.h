@@ -10,7 +10,7 @@
  *     to its place: the main thread looks for signals once a second, and would never be the first in a long line.
  *   - Who changes a channel so that its watcher has to look (an earlier deadline, a new arming, a stop, a handing over)
  *     puts the head's node on the list of changed nodes of its waiter, and wakes that. The waiter then looks at
- *     those nodes only.
+ *     those nodes only. The stop of a Ticker, which ends iterations, goes down the line from one to the next.
  *   - A waiter keeps the deadlines it watches in a heap of its own, by the deadline it saw last: the root says how
  *     long to sleep, and what has become due. A reset to later tells nobody; the key is early then, and is put right
  *     when it surfaces.
@@ -198,14 +198,15 @@ static inline size_t th_join_line(th_node *node)
     return steps;
 }
 
-/* True if it was the first. */
+/* True if the next one has to look: after the first, or after one who has been told of something and goes before having
+ * looked. */
 static inline int th_leave_line(th_node *node)
 {
     th_chan *ch = node->chan;
     th_step();
     *(node->prev ? &node->prev->next : &ch->head) = node->next;
     *(node->next ? &node->next->prev : &ch->tail) = node->prev;
-    return node->prev == NULL;
+    return node->prev == NULL || node->changed != NULL;
 }
 
 /* At the end of the ring: marks rise from core->ring on. */
@@ -241,10 +242,9 @@ static inline int th_wake(th_waiter *w)
     return 1;
 }
 
-/* Whoever is first in line has to look: at a new deadline, or at having become the first. Returns as th_wake. */
-static inline int th_note_head(th_chan *ch)
+/* The waiter of node, if there is one, has to look. Returns as th_wake. */
+static inline int th_note(th_node *node)
 {
-    th_node *node = th_line(ch);
     if (node == NULL)
         return 0;
     if (node->changed == NULL) {
@@ -252,6 +252,12 @@ static inline int th_note_head(th_chan *ch)
         node->waiter->changed = node;
     }
     return th_wake(node->waiter);
+}
+
+/* Whoever is first in line has to look: at a new deadline, at having become the first, or at a stop. */
+static inline int th_note_head(th_chan *ch)
+{
+    return th_note(th_line(ch));
 }
 
 /* Take one of the changed nodes, of which there are some, off the list. */

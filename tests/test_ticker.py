@@ -4,9 +4,10 @@ import gc
 import itertools
 import math
 import time
+from contextlib import suppress
 
 import pytest
-from helpers import FAR, Background, wait_until
+from helpers import FAR, PATIENCE, Background, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -115,6 +116,29 @@ def test_iteration_ends_when_it_is_stopped_far_from_its_next_tick():
     time.sleep(0.05)
     ticker.stop()
     assert receiver.result() == []
+
+
+def test_iterations_end_wherever_they_stand_in_the_line():
+    """Behind receivers whom a stop does not concern, one of whom gives up at that moment."""
+    ticker = Ticker(FAR)
+    receivers, iterations = [], []
+    for timeout in (PATIENCE, 0.3, None):
+        receivers.append(Background(patiently, ticker.c, timeout))
+        time.sleep(0.05)
+        iterations.append(Background(list, ticker))
+        time.sleep(0.05)
+    ticker.stop()
+    assert [iteration.result() for iteration in iterations] == [[], [], []]
+    assert receivers[0].running
+    assert receivers[2].running
+    ticker.reset(0.001)
+    for receiver in receivers:
+        receiver.result()
+
+
+def patiently(channel, timeout):
+    with suppress(TimeoutError):
+        channel.recv(timeout)
 
 
 def test_iteration_ends_when_the_heap_is_closed():

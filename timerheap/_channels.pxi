@@ -393,12 +393,21 @@ cdef inline bint has_unseen(th_waiter* w, glance* g) noexcept nogil:
     return w.again or w.changed != NULL or (w.watched and w.watches[0].when <= g.now)
 
 
+cdef inline th_node* take_changed(th_waiter* w, glance* g) noexcept nogil:
+    """One of the changed nodes, of which there are some. That a Ticker has been stopped concerns all of its line, of
+    whom each tells the next."""
+    cdef th_node* node = th_next_changed(w)
+    if node.chan.period and not th_chan_live(node.chan) and th_note(node.next):
+        g.work += STEPS_A_WAKE
+    return node
+
+
 cdef outcome look_at_all(th_waiter* w, glance* g) noexcept nogil:
     """Look at every node."""
     cdef size_t i
     cdef outcome result
     while w.changed != NULL:
-        th_next_changed(w)
+        take_changed(w, g)
         pause(g, 1)
     w.again = False
     for i in range(w.count):
@@ -421,7 +430,7 @@ cdef outcome look(th_waiter* w, glance* g, int64_t* when) noexcept nogil:
         result = look_at_all(w, g)
     while result == TIMED_OUT or result == RECEIVED:
         if w.changed != NULL:
-            node = th_next_changed(w)
+            node = take_changed(w, g)
         elif w.watched and w.watches[0].when <= g.now:
             node = w.watches[0].node
             pause(g, unwatch(w, node))
@@ -464,7 +473,7 @@ cdef void leave_lines(th_waiter* w, glance* g) noexcept nogil:
     for i in range(w.count):
         if i + PREFETCH < w.count:
             prefetch(w.nodes[i + PREFETCH].chan)
-        if th_leave_line(w.nodes + i) and th_note_head(w.nodes[i].chan):
+        if th_leave_line(w.nodes + i) and th_note(w.nodes[i].next):
             g.work += STEPS_A_WAKE
         pause(g, 1)
     for i in range(w.heaps):

@@ -469,6 +469,7 @@ cdef extern from "channel.h" nogil:
         uint32_t live
     ctypedef struct th_node:
         th_node* prev
+        th_node* next
         th_chan* chan
         th_waiter* waiter
         size_t place
@@ -500,6 +501,7 @@ cdef extern from "channel.h" nogil:
     void th_join_ring(th_group* g)
     void th_leave_ring(th_group* g)
     bint th_wake(th_waiter* w)
+    bint th_note(th_node* node)
     bint th_note_head(th_chan* ch)
     th_node* th_next_changed(th_waiter* w)
     void th_rearm_wait(th_waiter* w)
