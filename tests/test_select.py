@@ -330,6 +330,19 @@ def test_closing_a_heap_ends_every_select_on_it_and_no_other(many):
         wait_until(lambda: not many[0].active)
 
 
+def test_who_finds_that_another_was_quicker_looks_for_more_before_it_times_out(many):
+    """As many selects as are ready when their time is up, over so many channels that they see the same ones ready."""
+    manual = Background(ManualHeap).result()            # another thread's: here it may be waited for
+    timers = [Timer(FAR, heap=manual) for _ in range(3 * MANY)]
+    for _ in range(5):
+        for timer in timers[:8]:
+            timer.reset(1)
+        selecting = [Background(lambda: select(*channels(timers), timeout=1)) for _ in range(8)]
+        time.sleep(0.1)
+        manual.advance(1)
+        assert len({each.result()[0] for each in selecting}) == 8
+
+
 def test_a_select_that_times_out_leaves_every_line(many):
     with pytest.raises(TimeoutError):
         select(*channels(many), timeout=0.01)

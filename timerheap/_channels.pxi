@@ -495,9 +495,9 @@ cdef outcome wait_lines(th_waiter* w, glance* g, int64_t until, int64_t* when) n
         g.now = th_monotonic()
         late = until != TH_NEVER and th_due(g.clock) >= until
         result = look(w, g, when)
-        if result != TIMED_OUT or late:
+        if result != TIMED_OUT or (late and g.ready == 0):      # else there was something, and may be more
             break
-        if interrupted:
+        if interrupted or g.now >= look_at:
             result = SIGNALLED
             break
         if has_unseen(w, g):
@@ -508,7 +508,7 @@ cdef outcome wait_lines(th_waiter* w, glance* g, int64_t until, int64_t* when) n
         debug_watches(w)
         th_rearm_wait(w)
         th_chan_unlock()
-        interrupted = th_wait(w, min(wake_at, look_at)) == EINTR or (look_at < TH_NEVER and th_monotonic() >= look_at)
+        interrupted = th_wait(w, min(wake_at, look_at)) == EINTR
         th_chan_lock()
         th_stay_awake(w)
         g.work = 0
