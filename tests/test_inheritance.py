@@ -68,6 +68,23 @@ def test_a_program_that_blocks_a_signal_everywhere_has_it_blocked_in_callbacks_t
     """)
 
 
+def test_a_worker_that_replaces_another_has_its_mask():
+    """C code in a callback has ended the thread of the first one; who arms next has other signals blocked."""
+    run("""
+    import ctypes
+    heap = TimerHeap("replaced")
+    assert in_callback(blocked, heap=heap) == set()
+    AfterFunc(0, ctypes.CDLL(None).pthread_exit, None, heap=heap)
+    deadline = time.monotonic() + 30
+    while "replaced" not in [t.name for t in threading.enumerate() if not t.is_alive()]:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
+    assert in_callback(blocked, heap=heap) == set()
+    assert blocked() == {signal.SIGTERM, signal.SIGINT}
+    """)
+
+
 def test_the_caller_blocks_nothing_while_python_code_can_run():
     """A collection in the middle of the start of a worker may run finalizers, and they may start processes."""
     run("""

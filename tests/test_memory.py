@@ -293,6 +293,27 @@ def test_a_closed_heap_whose_hook_owns_a_channel_timer_is_collectable(kind, make
     wait_until(lambda: freed(reference))
 
 
+@pytest.mark.parametrize("end", ["fire", "stop", "stop later", "close"])
+def test_a_cycle_on_a_heap_with_a_worker_is_collectable_in_the_end(end):
+    """There the collector does not know what is armed: whatever disarms it has to give it back."""
+    heap = TimerHeap("cycle")
+    owner = Owner()
+    owner.timer = AfterFunc(0.01 if end == "fire" else FAR, owner.callback, owner, heap=heap)
+    reference = weakref.ref(owner)
+    if end == "stop later":
+        for _ in range(100):
+            AfterFunc(FAR, int, heap=heap)
+    if end != "fire":
+        del owner
+        assert not freed(reference)
+        reference().timer.stop() if end != "close" else heap.close()
+    else:
+        wait_until(lambda: owner.calls)
+        del owner
+    wait_until(lambda: freed(reference))
+    heap.close()
+
+
 @pytest.mark.parametrize("position", [0, 1, 2])
 def test_a_cycle_through_any_argument_is_collectable(manual, position):
     owner = Owner()
@@ -553,6 +574,32 @@ def test_a_million_dropped_timers_return_their_memory_to_the_system():
     full, left = map(int, out.split())
     assert 40 < full < 80
     assert left < 20
+
+
+@counts_what_is_resident
+def test_heaps_that_go_before_their_workers_leave_nothing():
+    """Keys, run and the rest are the worker's to free then."""
+    out = run_ok(RESIDENT + """
+        import gc, threading, time
+        from timerheap import TimerHeap
+
+        def use_and_drop(count):
+            for _ in range(count):
+                heap = TimerHeap("dropped")
+                timer = AfterFunc(3600, int, heap=heap)
+                timer.stop()
+                del heap, timer
+                deadline = time.monotonic() + 30
+                while threading.active_count() > 1:
+                    assert time.monotonic() < deadline
+                    time.sleep(1e-4)
+            gc.collect()
+            return resident()
+
+        before = use_and_drop(100)
+        print((use_and_drop(1000) - before) // 1024)
+    """)
+    assert int(out) < 2000              # KiB; what is left behind would be a page a heap at least
 
 
 @counts_what_is_resident

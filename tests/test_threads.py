@@ -256,6 +256,34 @@ def test_a_worker_whose_thread_is_ended_by_foreign_code_is_replaced():
     """)
 
 
+def test_what_a_worker_leaves_that_was_ended_fires_once_a_thread_can_be_had():
+    """No other can take its place at first. That another heap gets one is enough."""
+    run_ok(f"""
+        import ctypes, os, sys, threading, time
+        sys.path.insert(0, {os.path.dirname(__file__)!r})
+        from helpers import no_threads
+        from timerheap import AfterFunc, TimerHeap
+        one, other = TimerHeap("one"), TimerHeap("other")
+        fired = threading.Event()
+        AfterFunc(1, fired.set, heap=one)
+        AfterFunc(0, ctypes.CDLL(None).pthread_exit, None, heap=one)
+        deadline = time.monotonic() + 30
+        while "one" not in [t.name for t in threading.enumerate() if not t.is_alive()]:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        with no_threads():
+            try:
+                AfterFunc(3600, print, heap=one)
+            except RuntimeError as exc:
+                assert "can't start new thread" in str(exc), exc
+            else:
+                raise AssertionError
+        AfterFunc(3600, print, heap=other)
+        assert fired.wait(20)
+        one.check()
+    """)
+
+
 @pytest.mark.skipif(SANITIZER == "tsan", reason="the runtime has a thread of its own, which is counted")
 def test_ten_thousand_timers_add_one_thread():
     run_ok(COUNTING + "timers = [AfterFunc(3600, print) for _ in range(10_000)]; assert native() == 2")
