@@ -17,9 +17,9 @@
 #
 # Life. A heap holds itself (one reference, taken by the arming that makes it live, given back by whatever leaves
 # nothing armed) as long as something is armed that its worker will fire. The worker holds it while it fires, and in
-# between only the core: it may take a reference as long as something is armed. So a heap that nobody holds fires what is
-# armed, then goes, and takes its worker with it; where nothing is armed it goes at once. There is no ResourceWarning for that: nothing is lost, and
-# nothing is left.
+# between only the core: it may take a reference as long as something is armed. So a heap that nobody holds fires what
+# is armed, then goes, and takes its worker with it; where nothing is armed it goes at once. There is no ResourceWarning
+# for that: nothing is lost, and nothing is left.
 #
 # Launching. Up to the launch stop() gets True; the launch makes the timer IDLE and counts the fire,
 # so whoever comes later gets False. What keeps func and args alive during the call:
