@@ -334,19 +334,19 @@ def test_an_executor_may_return_anything():
 def test_close_does_not_wait_for_what_is_away_and_whose_end_nobody_tells(errors):
     """A queue to other processes, for one: submit returns nothing."""
 
-    class Sender:
-        sent = []
+    sent = []
 
+    class Sender:
         def submit(self, job):
-            self.sent.append(pickle.dumps(job))
+            sent.append(pickle.dumps(job))
 
     heap = TimerHeap(executor=Sender(), on_error=lambda *args: errors.append(args))
     heap_reference = weakref.ref(heap)
     AfterFunc(0, fail, OSError("there"), heap=heap)
-    wait_until(lambda: Sender.sent)
+    wait_until(lambda: sent)
     Background(heap.close).result()
     with pytest.raises(OSError, match="there"):
-        pickle.loads(Sender.sent[0])()
+        pickle.loads(sent[0])()
     del heap
     gc.collect()
     wait_until(lambda: heap_reference() is None)

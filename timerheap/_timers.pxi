@@ -292,7 +292,7 @@ cdef void remember(TimerHeap heap):
 
 
 def forget(reference):
-    """The heap is about to go; or the collector takes it for garbage, and a finalizer may still arm on it, see ready."""
+    """The heap is about to go; or the collector takes it for garbage, and a finalizer may yet arm on it, see ready."""
     cdef th_core* c
     entry = all_heaps.pop(id(reference), None)
     if entry is not None:
