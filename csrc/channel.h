@@ -6,8 +6,8 @@
  *
  *   - Blocked receivers stand in line at each channel they wait on (a th_node a channel), in the order in which they
  *     began to. The first in line watches the channel, the others wait for their turn: one firing wakes one receiver.
- *   - Who leaves the head of a line hands the watch to the next. Whoever has left for the handlers of signals comes back
- *     to its place: the main thread looks for signals once a second, and would never be the first in a long line.
+ *   - Who leaves the head of a line hands the watch to the next. Whoever has left for the handlers of signals comes
+ *     back to its place: the main thread looks for signals once a second, and would never be the first in a long line.
  *   - Who changes a channel so that its watcher has to look (an earlier deadline, a new arming, a stop, a handing over)
  *     puts the head's node on the list of changed nodes of its waiter, and wakes that. The waiter then looks at
  *     those nodes only. The stop of a Ticker, which ends iterations, goes down the line from one to the next.

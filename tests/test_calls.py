@@ -4,6 +4,7 @@ import inspect
 import math
 import pickle
 from collections.abc import Iterable
+from typing import Protocol, runtime_checkable
 from unittest import mock
 
 import pytest
@@ -196,6 +197,8 @@ def test_a_name_from_another_library_says_what_it_is_here(things, name, instead)
     assert instead in str(caught.value)
     with pytest.raises(AttributeError, match="has no attribute"):
         setattr(thing, attribute, 1)
+    with pytest.raises(AttributeError, match="has no attribute"):
+        delattr(thing, attribute)
     with pytest.raises(AttributeError, match=f"type object {kind!r} has no attribute {attribute!r}"):
         getattr(type(thing), attribute)
     for seen in (thing, type(thing)):
@@ -204,6 +207,19 @@ def test_a_name_from_another_library_says_what_it_is_here(things, name, instead)
         assert attribute not in dir(seen)
     assert attribute not in vars(type(thing))
     assert not hasattr(mock.Mock(spec=thing), attribute)
+
+
+@runtime_checkable
+class Closable(Protocol):
+    def close(self): ...
+
+
+def test_such_a_name_makes_nobody_take_it_for_what_has_one(things):
+    for thing in (things["timer"], things["ticker"], things["timer"].c):
+        assert not isinstance(thing, Closable)
+        assert not issubclass(type(thing), Closable)
+        assert inspect.getattr_static(thing, "close", None) is None
+    assert isinstance(things["heap"], Closable)
 
 
 @pytest.mark.parametrize("owner", ["timer", "ticker", "timer.c"])

@@ -173,7 +173,8 @@ cdef int refuse_keyword(str name) except -1:
 
 # __getattr__ would be the place to help, but a type with one pays at every attribute that it has: CPython's quick way
 # to call a method is for types without. So the names are found, as descriptors that say what to take instead. They are
-# in a class of the __mro__ that is not among the bases: dir(), vars(), completion and mock's specs do not know them.
+# in a class of the __mro__ that is not among the bases: dir(), completion and mock's specs do not know them. Protocols,
+# which ask whether a Timer can be closed, look into each __dict__ of the __mro__: that class has none to show.
 
 @cython.final
 cdef class Misnomer:
@@ -194,11 +195,15 @@ cdef class Misnomer:
     def __set__(self, instance, value):
         self.__get__(instance, type(instance))
 
+    def __delete__(self, instance):
+        self.__get__(instance, type(instance))
+
 
 cdef int add_misnomers(type cls, dict names) except -1:
     """To a final class: a subclass could have attributes of these names."""
     fields = {name: Misnomer(name, instead) for name, instead in names.items()}
-    mro = (cls, type("Misnomers", (), {"__module__": "timerheap", "__slots__": (), **fields}), object)
+    unlisted = type("Unlisted", (type,), {"__module__": "timerheap", "__dict__": property(lambda cls: {})})
+    mro = (cls, unlisted("Misnomers", (), {"__module__": "timerheap", "__slots__": (), **fields}), object)
     incref(<PyObject*>mro)
     decref(change_mro(<PyTypeObject*>cls, <PyObject*>mro))
     return 0
