@@ -200,6 +200,8 @@ def test_info_names_the_build(tmp_path):
     [
         ("--timers", "0"),
         ("--timers", "many"),
+        ("--timers", "1" + 20 * "0"),
+        ("threads", "--timers", "1" + 20 * "0"),
         ("--spread", "-1"),
         ("--spread", "inf"),
         ("--patience", "nan"),
@@ -213,6 +215,15 @@ def test_a_bad_argument_is_a_usage_error(arguments, capsys):
         command.main(arguments)
     assert exit_.value.code == 2
     assert "usage:" in capsys.readouterr().err
+
+
+def test_timers_that_find_no_memory_end_in_a_sentence(monkeypatch, capsys):
+    def take(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(command, "Trial", take)
+    assert command.main(["--timers", "10"]) == os.EX_OSERR
+    assert capsys.readouterr() == ("", "timerheap: there is not enough memory for so many timers\n")
 
 
 def test_ctrl_c_ends_it_cleanly(tmp_path):

@@ -32,6 +32,8 @@ now = time.monotonic
 CHUNK = 10_000  # timers between two looks at the progress bar, outside the timed stretches
 INTERRUPTED = 130  # what a shell reports of a command that Ctrl-C ended
 UNWRITTEN = os.EX_IOERR  # the exit status where stdout takes no report
+OUT_OF_MEMORY = os.EX_OSERR  # that where the timers find no memory
+TIMER_BYTES = 400  # what a timer takes at least, this module's notes on it included
 HOUR = 3600.0  # a deadline that no run of this lives to see
 LATE_BOUNDS_US = (20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 100_000)
 
@@ -524,6 +526,9 @@ def whole(text: str) -> int:
     value = int(text.replace(",", "").replace("_", ""))
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
+    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // TIMER_BYTES
+    if value > most:
+        raise argparse.ArgumentTypeError(f"must be at most {most:,} in the memory of this machine")
     return value
 
 
@@ -613,6 +618,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("interrupted")
         return INTERRUPTED
+    except MemoryError:
+        say("timerheap: there is not enough memory for so many timers")
+        return OUT_OF_MEMORY
     return 0 if report["ok"] else 1
 
 
