@@ -1,5 +1,6 @@
 """One worker a heap, however many timers and threads use it."""
 
+import gc
 import os
 import random
 import threading
@@ -312,6 +313,32 @@ def test_the_first_timer_of_many_threads_starts_one_worker():
             wait_until(lambda: "contended" in names())
             assert names().count("contended") == 1
             assert len(heap) == 8
+
+
+def test_a_finalizer_that_arms_in_the_middle_of_a_start_has_no_second_worker():
+    """A collection may come at any allocation before the thread is there."""
+
+    class Cycle:
+        def __init__(self, heap):
+            self.me = self
+            self.heap = heap
+
+        def __del__(self):
+            AfterFunc(FAR, int, heap=self.heap)
+
+    thresholds = gc.get_threshold()
+    for allocations in range(1, 40):
+        with TimerHeap("once") as heap:
+            gc.collect()
+            Cycle(heap)
+            gc.set_threshold(allocations)
+            try:
+                AfterFunc(FAR, int, heap=heap)
+            finally:
+                gc.set_threshold(*thresholds)
+            gc.collect()
+            assert len(heap) == 2
+            assert names().count("once") == 1
 
 
 def test_close_ends_the_worker():
