@@ -127,6 +127,7 @@ MISTAKES = [
     ("select(timer)", "its channel is called c"),
     ("select(ticker)", "its channel is called c"),
     ("select(function_timer.c)", "a timer of AfterFunc has no channel"),
+    ("select(function_timer)", "not Timer: a timer of AfterFunc has no channel"),
     ("select([timer.c])", "select(*channels)"),
     ("select(timer.c, 5)", "timeout=5"),
     ("use(ManualHeap).__enter__()", "use(ManualHeap())"),

@@ -784,9 +784,9 @@ def select(*channels, timeout=None):
 
 cdef int refuse_to_select(object thing) except -1:
     got = f"select() takes channels, not {type(thing).__name__}"
-    if isinstance(thing, (Timer, Ticker)):
+    if isinstance(thing, (Timer, Ticker)) and thing.c is not None:
         raise TypeError(f"{got}: its channel is called c")
-    if thing is None:
+    if thing is None or isinstance(thing, Timer):
         raise TypeError(f"{got}: a timer of AfterFunc has no channel")
     if hasattr(thing, "__iter__"):
         raise TypeError(f"{got}: one argument each, select(*channels)")
