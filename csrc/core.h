@@ -94,7 +94,7 @@ typedef struct th_core {
     int parked;              /* the worker is in its wait; guard M */
     th_flag firing;          /* the worker is in fire_run; the worker's own to write */
     int sorting;             /* the worker permutes the run without M: check() must wait; guard M to write */
-    int left_holding;        /* after a fork: the parent's heap held itself, see "Life" in _worker.pxi */
+    int left_holding;        /* after forks: how often a parent's heap held itself, see "Life" in _worker.pxi */
     uint32_t generation;     /* counts forks: whoever finds it changed is in the child; written by fork alone */
 
     int manual;              /* virtual time */

@@ -61,7 +61,7 @@ static void th_after_fork_in_parent(void)
 /* What th_before_fork has found consistent, and nobody else can see yet. */
 static void th_disown(th_core *c)
 {
-    c->left_holding = c->live > 0;
+    c->left_holding += c->live > 0 && !c->manual; /* a child may fork before its hook has run */
     c->inherited = c->seq;
     c->cancelled += c->live;
     c->live = c->len = c->rising = 0;

@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from helpers import FREE_THREADED, SANITIZER, run_python
+from helpers import FREE_THREADED, SANITIZER, run_ok, run_python
 
 CHILD = """
     import os, sys, time, threading
@@ -597,6 +597,46 @@ def test_a_heap_that_its_parent_only_held_by_what_was_armed_ends_in_the_child():
     assert reference() is not None
     assert fired.wait(10)
     """)
+
+
+@pytest.mark.parametrize("kind", ["TimerHeap", "ManualHeap"])
+def test_a_child_gives_up_what_its_parents_heap_held_and_no_more(kind):
+    """A heap holds itself while a worker has something to fire. Also where the child forks before its hook has run."""
+    run_ok(f"""
+        import os, sys
+        hook = []
+        os.register_at_fork(after_in_child=lambda: hook and hook.pop()())   # runs before that of the import below
+        from timerheap import AfterFunc, TimerHeap
+        from timerheap.testing import ManualHeap
+
+        heap = {kind}()
+        free = sys.getrefcount(heap)
+        timer = AfterFunc(3600, int, heap=heap)
+        free += 1                           # the handle's
+
+        def check():
+            assert sys.getrefcount(heap) == free, (sys.getrefcount(heap), free)
+
+        def fork_and_check():
+            pid = os.fork()
+            if pid == 0:
+                check()
+                os._exit(0)
+            assert os.waitpid(pid, 0)[1] == 0
+
+        def first():
+            timer.reset(1800)
+            fork_and_check()
+
+        for hook[:] in [], [first]:
+            pid = os.fork()
+            if pid == 0:
+                if len(heap) == 0:
+                    check()
+                heap.check()
+                os._exit(0)
+            assert os.waitpid(pid, 0)[1] == 0
+    """, "-W", "ignore::DeprecationWarning")
 
 
 def test_an_executors_jobs_are_the_parents():

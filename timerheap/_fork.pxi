@@ -107,8 +107,8 @@ def after_fork_in_child():
     th_settle_child(is_finalizing())
     for heap in heaps:
         forget_jobs(heap)
-        if heap.core.left_holding:
-            heap.core.left_holding = False
+        while heap.core.left_holding:
+            heap.core.left_holding -= 1
             decref(<PyObject*>heap)     # taken by an arming of the parent's
     for heap in heaps:
         if heap.core.live and not heap.core.running:
