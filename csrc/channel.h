@@ -39,6 +39,7 @@
 #include <unistd.h>
 
 #include "core.h"
+#include "word.h"
 
 typedef struct th_chan {
     th_core *core;               /* its heap's; the Channel holds the heap */
@@ -285,10 +286,7 @@ static inline void th_stay_awake(th_waiter *w)
 /* Sleep until woken, the absolute deadline, a signal, or for no reason. Returns EINTR after a signal, else 0. */
 static inline int th_wait(th_waiter *w, int64_t deadline)
 {
-    struct timespec ts = th_timespec(deadline);
-    long r = syscall(SYS_futex, &w->woken, FUTEX_WAIT_BITSET_PRIVATE, 0, deadline == TH_NEVER ? NULL : &ts, NULL,
-                     FUTEX_BITSET_MATCH_ANY);
-    return r == -1 && errno == EINTR ? EINTR : 0;
+    return th_await_word((uint32_t *)&w->woken, 0, deadline);
 }
 
 /* Sleep until the absolute deadline. Returns EINTR after a signal, else 0. */

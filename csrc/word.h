@@ -33,12 +33,14 @@ static inline int th_move(uint32_t *word, uint32_t from, uint32_t to)
     return __atomic_compare_exchange_n(word, &from, to, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
 
-/* Sleep while the word has this value, until the absolute deadline, a signal, or for no reason. */
-static inline void th_await_word(uint32_t *word, uint32_t value, int64_t deadline)
+/* Sleep while the word has this value, until the absolute deadline, a signal, or for no reason. Returns EINTR after a
+ * signal, else 0. */
+static inline int th_await_word(uint32_t *word, uint32_t value, int64_t deadline)
 {
     struct timespec ts = th_timespec(deadline);
-    syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, value, deadline == TH_NEVER ? NULL : &ts, NULL,
-            FUTEX_BITSET_MATCH_ANY);
+    long r = syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, value, deadline == TH_NEVER ? NULL : &ts, NULL,
+                     FUTEX_BITSET_MATCH_ANY);
+    return r == -1 && errno == EINTR ? EINTR : 0;
 }
 
 #endif

@@ -222,7 +222,6 @@ cdef extern from "slab.h" nogil:
         size_t used
     void* th_slab_alloc(th_slab* slab, size_t size)
     void th_slab_free(th_slab* slab, void* slot, size_t size)
-    void th_slab_end(th_slab* slab)
     size_t th_slab_bytes(const th_slab* slab, size_t size)
 
 cdef extern from "core.h" nogil:
@@ -297,7 +296,6 @@ cdef extern from "core.h" nogil:
     void th_unlock(th_core* c)
     void th_yield_lock(th_core* c)
     void th_init_locks(th_core* c)
-    void th_destroy_locks(th_core* c)
     void th_park(th_core* c, int64_t wake_at)
     void th_signal(th_core* c)
     void th_nap()
@@ -309,7 +307,7 @@ cdef extern from "word.h" nogil:
     void th_wake_word(uint32_t* word)
     void th_set_word(uint32_t* word, uint32_t value)
     bint th_move(uint32_t* word, uint32_t start, uint32_t to)
-    void th_await_word(uint32_t* word, uint32_t value, int64_t deadline)
+    int th_await_word(uint32_t* word, uint32_t value, int64_t deadline)
 
 cdef extern from "post.h" nogil:
     ctypedef struct th_post:
