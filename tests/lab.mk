@@ -1,0 +1,212 @@
+# The laboratory: what looks for the bugs that ordinary tests do not find. The Makefile includes this, with the
+# environments, $(run) and $(quietly) that are used here; paths start at the checkout. What each finds, and the figures
+# seen last, are in tests/README.md.
+
+##
+## The laboratory:
+
+## make stress       the ledger under many threads       SECONDS=60 THREADS=8 SEED=1
+.PHONY: stress
+stress: $(release)/.with-test
+	@$(call run,$(release)) tests/stress/ledger.py --seconds $(or $(SECONDS),20) --threads $(or $(THREADS),8) \
+		$(if $(SEED),--seed $(SEED)) $(STRESS_ARGS)
+
+## make test-pages   the tests on the release build, with pages of 16 and of 64 KiB
+# A process that loads the shim has such pages (tests/pages/shim.c), and so have the processes that it starts.
+.PHONY: test-pages
+test-pages: $(release)/.with-test $(release)/.with-cli build/pages.so
+	@for bytes in 16384 65536; do \
+		echo "== tests with pages of $$bytes bytes, $(tag)"; \
+		LD_PRELOAD=$(abspath build/pages.so) PAGE_BYTES=$$bytes $(call run,$(release)) -m pytest $(PYTEST_ARGS) || exit 1; \
+	done
+
+build/pages.so: tests/pages/shim.c tests/pages/paging.h
+	@mkdir -p $(@D)
+	@$(CC) -O1 -Wall -Wextra -Werror -shared -fPIC $< -o $@ -ldl
+
+## make asan, make ubsan, make tsan                      the tests and the ledger with a GIL, the core under
+##                   that sanitizer (gcc)                PYTEST_ARGS='-k fork' OPERATIONS=1000000 SEED=1
+# With a GIL, on an interpreter that is not instrumented: so the runtime comes by LD_PRELOAD and sees what goes through
+# the C library. That is enough for the GIL, a pthread mutex and condition variable, and for each allocation once
+# PYTHONMALLOC says malloc. LeakSanitizer is off: the interpreter keeps what it made until the process ends, and the
+# leaks of the core are the subject of `make leaks`. A process with a report ends with 66, a child of a test too. TSan
+# goes on until then, and into the children of a fork, which it would otherwise not let start threads.
+.PHONY: asan ubsan tsan
+asan tsan: export PYTHONMALLOC = malloc
+asan: export ASAN_OPTIONS = detect_leaks=0:exitcode=66
+ubsan: export UBSAN_OPTIONS = halt_on_error=1:print_stacktrace=1:exitcode=66
+tsan: export TSAN_OPTIONS = die_after_fork=0:exitcode=66
+asan ubsan tsan: export TIMERHEAP_SANITIZED = $@
+asan ubsan tsan: %: $(venv)-%/.with-test $(venv)-%/.with-cli
+	@echo "== tests and ledger under lib$*, $(tag)"
+	@$(call sanitized,$*) -m pytest $(PYTEST_ARGS)
+	@$(call sanitized,$*) tests/stress/ledger.py --threads $(or $(THREADS),8) $(if $(SEED),--seed $(SEED)) \
+		--operations $(or $(OPERATIONS),1000000) $(STRESS_ARGS)
+
+# `run` with a sanitizer's runtime loaded first, that of the compiler which builds the extension.
+sanitized = LD_PRELOAD=$$($(sanitizing_cc) -print-file-name=lib$(1).so) $(call run,$(venv)-$(1))
+sanitizing_cc = $(if $(filter default,$(origin CC)),gcc,$(CC))
+# What setup.py calls the sanitizer of an environment's name; the Makefile's rule for an environment asks.
+sanitizer = $(if $(filter asan,$(1)),address)$(if $(filter ubsan,$(1)),undefined)$(if $(filter tsan,$(1)),thread)
+
+## make python-ft    a free-threaded CPython 3.13, built once and kept in the cache
+## make test-ft      tests on release and debug builds and the ledger, without a GIL   SECONDS=60
+## make tsan-ft      the ledger without a GIL, interpreter and core under ThreadSanitizer   OPERATIONS=1000000
+# Without a GIL. PYTHON_FT is a free-threaded interpreter; by default the one that `make python-ft` builds. The tests
+# force the GIL off because their tools may not all declare that they do without; that the core itself does is a test.
+.PHONY: python-ft test-ft test-ft-here tsan-ft tsan-ft-here
+python-ft:
+	@.ci/python-ft
+
+test-ft:
+	@python=$(or $(PYTHON_FT),$$(.ci/python-ft)) && $(MAKE) test-ft-here PYTHON="$$python"
+test-ft-here: export PYTHON_GIL = 0
+# Not every tool has a wheel of its newest version for such an interpreter.
+test-ft-here: export PIP_PREFER_BINARY = 1
+test-ft-here:
+	@$(PYTHON) -c 'import sys; sys.exit(sys._is_gil_enabled())' 2>/dev/null || { echo '$(PYTHON) has a GIL' >&2; exit 1; }
+	@$(MAKE) test
+	@$(MAKE) stress SECONDS=$(or $(SECONDS),60)
+
+# The races that CPython's own file names are the interpreter's, none of ours is left out.
+tsan-ft:
+	@python=$(or $(PYTHON_TSAN),$$(CLANG='$(CLANG)' .ci/python-ft --tsan)) && $(MAKE) tsan-ft-here PYTHON="$$python"
+tsan-ft-here: export PYTHON_GIL = 0
+tsan-ft-here: export PIP_PREFER_BINARY = 1
+tsan-ft-here: export TSAN_OPTIONS = exitcode=66 suppressions=$(abspath $(dir $(PYTHON))..)/suppressions_free_threading.txt
+tsan-ft-here: $(venv)-tsan/.with-test
+	@$(call run,$(venv)-tsan) -m pytest -q -s tests/test_free_threaded.py
+	@$(call run,$(venv)-tsan) tests/stress/ledger.py --threads $(or $(THREADS),8) $(if $(SEED),--seed $(SEED)) \
+		--operations $(or $(OPERATIONS),1000000) $(STRESS_ARGS)
+
+## make test-native  the C core against a model: gcc, sanitizers, a fixed share of random histories
+## make fuzz         the same under libFuzzer             SECONDS=60, CLANG=clang-14
+## make valgrind     the C core under memcheck and DRD
+# The native core alone (tests/native/README.md): _heap.pxi as C, without Python. CLANG and its LLVM tools are one
+# version's; everything but `make fuzz` needs the C compiler only.
+CLANG ?= $(firstword $(notdir $(wildcard /usr/bin/clang-19 /usr/bin/clang-14 /usr/bin/clang)) clang)
+llvm = $(patsubst clang%,llvm-$(1)%,$(notdir $(CLANG)))
+native := build/native
+native_sources := $(native)/seam.c $(native)/constants.h $(wildcard tests/native/*.[ch] tests/pages/*.h csrc/*.h)
+native_flags = -std=gnu11 -D_GNU_SOURCE -g -Itests/native -I$(native) -Icsrc \
+	-I$(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')
+# The module that Cython wraps around the heap is dropped, or at least never run: the heap needs nothing of Python.
+native_link := -no-pie -Wl,--gc-sections -Wl,--unresolved-symbols=ignore-in-object-files -lpthread
+native_cc = $(CC) $(native_flags) -Wall -Wextra -Werror -Wno-unused-parameter -Wno-missing-field-initializers \
+	-Wno-cast-function-type -ffunction-sections -fdata-sections
+native_clang = $(CLANG) $(native_flags) -Wno-everything -DNATIVE_NARROW
+
+.PHONY: test-native fuzz valgrind
+test-native: $(native)/replay-asan $(native)/replay $(native)/slab-asan $(native)/slab $(native)/threads-tsan
+	@$(native)/replay-asan --runs 2000 --seed 1 tests/native/corpus/*
+	@$(native)/slab-asan --runs 8 --seed 1
+	@$(native)/slab --runs 20 --seed 2
+	@$(native)/replay --runs 8 --seed 1
+	@$(native)/threads-tsan --operations 100000
+
+fuzz: $(native)/fuzz $(native)/replay-asan $(native)/replay-covered
+	@mkdir -p $(native)/found
+	@echo "fuzzing for $(or $(SECONDS),60) s; the log is $(native)/fuzz.log"
+	@$(native)/fuzz -max_len=600 -timeout=20 -max_total_time=$(or $(SECONDS),60) -print_final_stats=1 -artifact_prefix=$(native)/ \
+		$(native)/found tests/native/corpus >$(native)/fuzz.log 2>&1 || { tail -40 $(native)/fuzz.log; exit 1; }
+	@grep -E 'executed_units|exec_per_sec' $(native)/fuzz.log
+	@echo "what it found, under address and undefined:"
+	@find $(native)/found tests/native/corpus -type f | xargs $(native)/replay-asan
+	@LLVM_PROFILE_FILE=$(native)/covered.profraw sh -c \
+		'find $(native)/found tests/native/corpus -type f | xargs $(native)/replay-covered' >/dev/null
+	@$(call llvm,profdata) merge $(native)/covered.profraw -o $(native)/covered.profdata
+	@$(call llvm,cov) export $(native)/replay-covered -instr-profile=$(native)/covered.profdata \
+		| $(PYTHON) tests/native/coverage.py
+
+# th_signal comes after the unlock by design, so DRD's remark about that says nothing.
+valgrind: $(native)/replay-narrow $(native)/replay $(native)/slab $(native)/threads
+	valgrind -q --error-exitcode=9 --leak-check=full $(native)/replay-narrow --runs 500 tests/native/corpus/*
+	valgrind -q --error-exitcode=9 --leak-check=full $(native)/replay --runs 2
+	valgrind -q --error-exitcode=9 $(native)/slab --runs 2 --operations 100000
+	valgrind -q --error-exitcode=9 --leak-check=full $(native)/threads --operations 50000
+	valgrind -q --error-exitcode=9 --tool=drd --report-signal-unlocked=no $(native)/threads --operations 50000
+
+$(native)/constants.h: timerheap/_core.pyx
+	@mkdir -p $(@D)
+	@sed -nE 's/^    ([A-Z_]+) = ([0-9][0-9 <]*[0-9]|[0-9]) .*/#define LIBRARY_\1 (\2)/p' $< >$@
+
+$(native)/seam.c: tests/native/seam.pyx timerheap/_heap.pxi $(venv)-native/.with-cython
+	@mkdir -p $(@D)
+	@$(venv)-native/bin/cython -3 -o $@ $<
+
+$(venv)-native/.with-cython: $(venv)-native/.created pyproject.toml
+	@$(call quietly,$(@D)/bin/python -m pip install "$$(sed -n 's/^requires .*"\(cython==[^"]*\)".*/\1/p' pyproject.toml)")
+	@touch $@
+
+replay_sources := $(native)/seam.c tests/native/fuzz.c tests/native/replay.c
+
+$(native)/replay: $(native_sources)
+	@$(native_cc) -O2 $(replay_sources) $(native_link) -o $@
+
+$(native)/replay-narrow: $(native_sources)
+	@$(native_cc) -O2 -DNATIVE_NARROW $(replay_sources) $(native_link) -o $@
+
+$(native)/replay-asan: $(native_sources)
+	@$(native_cc) -O1 -DNATIVE_NARROW -fsanitize=address,undefined -fno-sanitize-recover=all $(replay_sources) \
+		$(native_link) -o $@
+
+$(native)/slab: $(native_sources)
+	@$(native_cc) -O2 tests/native/slab.c -o $@
+
+$(native)/slab-asan: $(native_sources)
+	@$(native_cc) -O1 -fsanitize=address,undefined -fno-sanitize-recover=all tests/native/slab.c -o $@
+
+$(native)/threads: $(native_sources)
+	@$(native_cc) -O1 -DNATIVE_PLAIN $(native)/seam.c tests/native/threads.c $(native_link) -o $@
+
+$(native)/threads-tsan: $(native_sources)
+	@$(native_cc) -O1 -DNATIVE_PLAIN -fsanitize=thread $(native)/seam.c tests/native/threads.c $(native_link) -o $@
+
+# Counters, not the comparisons: the model compares more than the fuzzer can use, at a fifth of the speed.
+$(native)/fuzz: $(native_sources)
+	@$(native_clang) -O2 -fsanitize-coverage=inline-8bit-counters,pc-table -c $(native)/seam.c -o $(native)/fuzz-seam.o
+	@$(native_clang) -O2 -fsanitize-coverage=inline-8bit-counters,pc-table -c tests/native/fuzz.c -o $(native)/fuzz-fuzz.o
+	@$(CLANG) -fsanitize=fuzzer $(native)/fuzz-seam.o $(native)/fuzz-fuzz.o $(native_link) -o $@
+
+$(native)/replay-covered: $(native_sources)
+	@$(native_clang) -O1 -fprofile-instr-generate -fcoverage-mapping $(replay_sources) $(native_link) -o $@
+
+## make model        the wake protocol in Promela, every interleaving: spin, gcc
+# MODEL_ARGS='--only fork'. It says which Debian package is missing, if one is.
+.PHONY: model
+model:
+	@$(PYTHON) tests/model/run.py $(MODEL_ARGS)
+
+## make mutants      seeded bugs, each of which the suite must catch
+.PHONY: mutants
+mutants: $(release)/.with-test $(release)/.with-mutants
+	@$(call run,$(release)) tests/mutants/run.py $(MUTANTS_ARGS)
+
+## make life         processes that end and fork at every moment   REPEAT=200
+.PHONY: life
+life: $(release)/.with-test
+	@$(call run,$(release)) -m pytest -s --timeout 7200 --life-repeat $(or $(REPEAT),200) --exit-limit $(or $(LIMIT),2) \
+		tests/test_exit.py tests/test_fork.py tests/test_life.py
+
+## make faults       every allocation and every start of a thread made to fail in turn
+.PHONY: faults
+faults: $(release)/.with-test
+	@$(call run,$(release)) -m pytest -s tests/test_faults.py
+
+## make leaks        references and memory, on a debug interpreter
+# A debug interpreter counts every reference. Debian has one: python3.11-dbg, with headers in python3.11-dev.
+.PHONY: leaks leaks-here
+leaks:
+	@$(MAKE) leaks-here PYTHON=$(or $(DEBUG_PYTHON),python3.11-dbg)
+leaks-here: $(release)/.installed
+	@$(call run,$(release)) tests/stress/leaks.py $(LEAKS_ARGS)
+
+## make lateness     the worst that busy neighbours do to a timer
+.PHONY: lateness
+lateness: $(release)/.installed
+	@$(call run,$(release)) tests/stress/lateness.py $(LATENESS_ARGS)
+
+## make reliability  all of these and the long tests, with one summary: hours
+.PHONY: reliability
+reliability:
+	@PYTHON='$(PYTHON)' tests/reliability
