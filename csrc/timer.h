@@ -1,5 +1,29 @@
 /* The timer record: what the heap knows of one function timer, in 40 bytes.
  *
+ * Glossary, for all of the project; in brackets what others call it.
+ *
+ *   M          the mutex of one heap, core.mutex
+ *   C          the mutex of all channels of the process, see channel.h
+ *   L          the mutex of the list of all heaps, see fork.h
+ *   key        an entry of the heap's array: {when, timer} [node, entry]
+ *   stale      a key earlier than its timer's deadline, for that was reset to later [lazy update]
+ *   dead       a key that a stop left behind [tombstone, lazy deletion]
+ *   tomb       the record that a dead key points at once its timer's memory is gone [sentinel]
+ *   riser      a timer whose key has yet to rise, for it was reset to earlier [pending decrease-key]
+ *   due        collected by the worker, and not launched yet [pending]
+ *   run        the timers due at one time, sorted, in the order in which they are launched [batch, expired list]
+ *   pinned     a run entry points at the record
+ *   launch     the point from which a stop comes too late; the callback begins [expire, dispatch]
+ *   orphan     an armed timer whose handle is gone: the record lives on in a slot [detached]
+ *   carcass    the memory of a handle that is gone, kept because a run entry still points at it [zombie]
+ *   slot       room for a record or a handle in a slab; span, chunk: what the slab hands back, and maps, at once
+ *   park       the worker's sleep on its condition variable [block]
+ *   post       what a heap and its worker's thread know of each other, see post.h
+ *   handle     the Python object: a Timer
+ *   arming     one making or reset of a timer, numbered heap-wide by seq [generation]
+ *   inherited  armed by the parent of a fork, and seen in its child, where it is void
+ *   line       the receivers that wait for one channel, in their order [wait queue]
+ *
  * A record lives in one of two places and never moves while something points at it:
  *
  *   inside its Timer handle   as long as the user holds the handle;
@@ -16,11 +40,11 @@
  *     TH_PINNED is set exactly while a run entry points at the record, and while it is set the record's
  *     memory stays, whoever else lets go of it.
  *
- *   + A stopped timer's key stays behind, dead, until it is swept (_heap.pxi, "stopping"). TH_KEYED is set exactly while
+ *   + A stopped timer's key stays behind, dead, until it is swept (heap.pxi, "Stopping"). TH_KEYED is set exactly while
  *     a key points at the record, and while it is set the record's memory stays: a handle that dies first leaves its
  *     key to core.tomb.
  *
- *   A reset to an earlier deadline leaves the key for later as well (_heap.pxi, "resetting"). TH_RISING is set exactly
+ *   A reset to an earlier deadline leaves the key for later as well (heap.pxi, "Resetting"). TH_RISING is set exactly
  *   while core.risers points at the record, and while it is set the record's memory stays: a handle that dies first
  *   has the list dealt with.
  *
