@@ -21,7 +21,7 @@ debug := $(venv)-debug
 develop := $(venv)-develop
 
 package := pyproject.toml setup.py README.md LICENSE \
-	$(wildcard timerheap/*.py timerheap/*.pyx timerheap/*.pxi timerheap/*.pyi csrc/*.h)
+	$(wildcard timerheap/*.py timerheap/*.py? timerheap/core/* csrc/*)
 
 # The installed package is what is tried, never the checkout that happens to be the current directory.
 run = PYTHONSAFEPATH=1 $(1)/bin/python

@@ -71,7 +71,9 @@ class CythonBuildExt(build_ext):
         # Imported here: metadata and the sdist are made without Cython.
         from Cython.Build import cythonize
 
-        [translated] = cythonize([ext], build_dir=self.build_temp, language_level=3)
+        [translated] = cythonize(
+            [ext], build_dir=self.build_temp, language_level=3, include_path=["csrc", "timerheap/core"]
+        )
         ext.sources = translated.sources
         super().build_extension(ext)
 
@@ -81,8 +83,8 @@ setup(
         Extension(
             "timerheap._core",
             sources=["timerheap/_core.pyx"],
-            depends=sorted(glob("timerheap/*.pxi") + glob("csrc/*.h")),
-            include_dirs=["csrc"],
+            depends=sorted(glob("timerheap/*.pxd") + glob("timerheap/core/*") + glob("csrc/*")),
+            include_dirs=["csrc", "timerheap/core"],
             extra_compile_args=compile_flags(),
             extra_link_args=link_flags(),
         )

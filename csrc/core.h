@@ -13,6 +13,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 
@@ -20,17 +21,11 @@
 #include "pages.h"
 #include "slab.h"
 #include "timer.h"
+#include "tuning.h"
 
 /* Keys are stored from the fourth 16-byte place of the mapping on: the children of i, 4i + 1 to 4i + 4, then
  * share one 64-byte cache line, and a siftdown touches one line a level. */
 #define TH_KEY_PAD 3
-#ifndef TH_KEYS_MAX /* this one and TH_CHUNK are made small by tests/native, to be reached */
-#define TH_KEYS_MAX ((size_t)UINT32_MAX) /* th_timer.pos has 32 bits */
-#endif
-
-#ifndef TH_RISERS /* made small likewise */
-#define TH_RISERS 32 /* their misses overlap; more would leave the first-level cache before they are needed again */
-#endif
 
 /* A field that is also read without its guard. The GIL makes an int of it; without one it has to be atomic. */
 #ifdef Py_GIL_DISABLED
@@ -94,7 +89,7 @@ typedef struct th_core {
     int parked;              /* the worker is in its wait; guard M */
     th_flag firing;          /* the worker is in fire_run; the worker's own to write */
     int sorting;             /* the worker permutes the run without M: check() must wait; guard M to write */
-    int left_holding;        /* after forks: how often a parent's heap held itself, see "Life" in _worker.pxi */
+    int left_holding;        /* after forks: how often a parent's heap held itself, see "Life" in worker.pxi */
     uint32_t generation;     /* counts forks: whoever finds it changed is in the child; written by fork alone */
 
     int manual;              /* virtual time */
@@ -105,6 +100,9 @@ typedef struct th_core {
 
     sigset_t callback_mask;  /* signals blocked in callbacks: as in the thread that started the first worker; guard M */
     int mask_known;
+#ifdef TIMERHEAP_DEBUG
+    _Atomic uintptr_t holder; /* pthread_self() of who holds M, 0: nobody; guard M to write */
+#endif
 } th_core;
 
 /* In the thread's static block: elsewhere the C library would allocate them when a thread first comes here, and
@@ -164,17 +162,38 @@ static inline void th_limit_due(th_core *c, int64_t when)
         atomic_compare_exchange_strong(&c->manual_due, &due, th_last_shown(now, th_to_seconds(now)));
 }
 
+/* Who holds M, in a debug build: what needs M asserts that it is held, and by the calling thread. */
+#ifdef TIMERHEAP_DEBUG
+#define th_note_held(c) atomic_store(&(c)->holder, (uintptr_t)pthread_self())
+#define th_note_free(c) atomic_store(&(c)->holder, 0)
+#define th_assert_held(c) th_assert_holder(&(c)->holder, __func__)
+
+static inline void th_assert_holder(_Atomic uintptr_t *holder, const char *where)
+{
+    if (atomic_load(holder) != (uintptr_t)pthread_self()) {
+        fprintf(stderr, "timerheap: %s without its mutex\n", where);
+        abort();
+    }
+}
+#else
+#define th_note_held(c) ((void)0)
+#define th_note_free(c) ((void)0)
+#define th_assert_held(c) ((void)0)
+#endif
+
 static inline void th_lock(th_core *c)
 {
-    if (pthread_mutex_trylock(&c->mutex) == 0)
-        return;
-    atomic_fetch_add(&c->contended, 1);
-    pthread_mutex_lock(&c->mutex);
-    atomic_fetch_sub(&c->contended, 1);
+    if (pthread_mutex_trylock(&c->mutex) != 0) {
+        atomic_fetch_add(&c->contended, 1);
+        pthread_mutex_lock(&c->mutex);
+        atomic_fetch_sub(&c->contended, 1);
+    }
+    th_note_held(c);
 }
 
 static inline void th_unlock(th_core *c)
 {
+    th_note_free(c);
     pthread_mutex_unlock(&c->mutex);
 }
 
@@ -201,6 +220,7 @@ static inline void th_init_locks(th_core *c)
     atomic_store(&c->contended, 0);
     c->wake_at = INT64_MIN;
     c->parked = 0;
+    th_note_free(c);
 }
 
 static inline void th_destroy_locks(th_core *c)
@@ -232,14 +252,17 @@ static inline size_t th_counted(const size_t *counter)
  * entry and on return. Returns with wake_at at INT64_MIN: an awake worker looks at the root by itself. */
 static inline void th_park(th_core *c, int64_t wake_at)
 {
+    th_assert_held(c);
     c->wake_at = wake_at;
     c->parked = 1;
+    th_note_free(c);
     if (wake_at == TH_NEVER)
         pthread_cond_wait(&c->cond, &c->mutex);
     else {
         struct timespec ts = th_timespec(wake_at);
         pthread_cond_timedwait(&c->cond, &c->mutex, &ts);
     }
+    th_note_held(c);
     c->parked = 0;
     c->wake_at = INT64_MIN;
     c->wakeups++;

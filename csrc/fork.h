@@ -11,7 +11,7 @@
  * they are, callbacks and all, until the child ends: no finalizer of theirs runs there, and no page of theirs is made
  * private.
  *
- * Until the hook in _fork.pxi has run, the heaps are pausing: what is armed starts no worker.
+ * Until the hook in fork.pxi has run, the heaps are pausing: what is armed starts no worker.
  */
 #ifndef TIMERHEAP_FORK_H
 #define TIMERHEAP_FORK_H

@@ -82,13 +82,13 @@ tsan-ft-here: $(venv)-tsan/.with-test
 ## make test-native  the C core against a model: gcc, sanitizers, a fixed share of random histories
 ## make fuzz         the same under libFuzzer             SECONDS=60, CLANG=clang-14
 ## make valgrind     the C core under memcheck and DRD
-# The native core alone (tests/native/README.md): _heap.pxi as C, without Python. CLANG and its LLVM tools are one
+# The native core alone (tests/native/README.md): the parts of timerheap/core without Python, as C. CLANG and its LLVM tools are one
 # version's; everything but `make fuzz` needs the C compiler only.
 CLANG ?= $(firstword $(notdir $(wildcard /usr/bin/clang-19 /usr/bin/clang-14 /usr/bin/clang)) clang)
 llvm = $(patsubst clang%,llvm-$(1)%,$(notdir $(CLANG)))
 native := build/native
-native_sources := $(native)/seam.c $(native)/constants.h $(wildcard tests/native/*.[ch] tests/pages/*.h csrc/*.h)
-native_flags = -std=gnu11 -D_GNU_SOURCE -g -Itests/native -I$(native) -Icsrc \
+native_sources := $(native)/seam.c $(wildcard tests/native/*.[ch] tests/pages/*.h csrc/*.h)
+native_flags = -std=gnu11 -D_GNU_SOURCE -g -include tests/native/hooks.h -Icsrc \
 	-I$(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')
 # The module that Cython wraps around the heap is dropped, or at least never run: the heap needs nothing of Python.
 native_link := -no-pie -Wl,--gc-sections -Wl,--unresolved-symbols=ignore-in-object-files -lpthread
@@ -126,13 +126,9 @@ valgrind: $(native)/replay-narrow $(native)/replay $(native)/slab $(native)/thre
 	valgrind -q --error-exitcode=9 --leak-check=full $(native)/threads --operations 50000
 	valgrind -q --error-exitcode=9 --tool=drd --report-signal-unlocked=no $(native)/threads --operations 50000
 
-$(native)/constants.h: timerheap/_core.pyx
+$(native)/seam.c: tests/native/seam.pyx $(wildcard timerheap/core/*.pxi csrc/*.pxd) $(venv)-native/.with-cython
 	@mkdir -p $(@D)
-	@sed -nE 's/^    ([A-Z_]+) = ([0-9][0-9 <]*[0-9]|[0-9]) .*/#define LIBRARY_\1 (\2)/p' $< >$@
-
-$(native)/seam.c: tests/native/seam.pyx timerheap/_heap.pxi $(venv)-native/.with-cython
-	@mkdir -p $(@D)
-	@$(venv)-native/bin/cython -3 -o $@ $<
+	@$(venv)-native/bin/cython -3 -I csrc -o $@ $<
 
 $(venv)-native/.with-cython: $(venv)-native/.created pyproject.toml
 	@$(call quietly,$(@D)/bin/python -m pip install "$$(sed -n 's/^requires .*"\(cython==[^"]*\)".*/\1/p' pyproject.toml)")
@@ -151,16 +147,16 @@ $(native)/replay-asan: $(native_sources)
 		$(native_link) -o $@
 
 $(native)/slab: $(native_sources)
-	@$(native_cc) -O2 tests/native/slab.c -o $@
+	@$(native_cc) -O2 -DNATIVE_PLAIN tests/native/slab.c -o $@
 
 $(native)/slab-asan: $(native_sources)
-	@$(native_cc) -O1 -fsanitize=address,undefined -fno-sanitize-recover=all tests/native/slab.c -o $@
+	@$(native_cc) -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -DNATIVE_PLAIN tests/native/slab.c -o $@
 
 $(native)/threads: $(native_sources)
-	@$(native_cc) -O1 -DNATIVE_PLAIN $(native)/seam.c tests/native/threads.c $(native_link) -o $@
+	@$(native_cc) -O1 -DNATIVE_PLAIN -DTIMERHEAP_DEBUG $(native)/seam.c tests/native/threads.c $(native_link) -o $@
 
 $(native)/threads-tsan: $(native_sources)
-	@$(native_cc) -O1 -DNATIVE_PLAIN -fsanitize=thread $(native)/seam.c tests/native/threads.c $(native_link) -o $@
+	@$(native_cc) -O1 -DNATIVE_PLAIN -DTIMERHEAP_DEBUG -fsanitize=thread $(native)/seam.c tests/native/threads.c $(native_link) -o $@
 
 # Counters, not the comparisons: the model compares more than the fuzzer can use, at a fifth of the speed.
 $(native)/fuzz: $(native_sources)

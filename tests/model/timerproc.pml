@@ -3,23 +3,23 @@
  * What is modelled, and where it stands in the code
  *
  *   here              there
- *   Rearm             ready, lock_to_arm, arm, rearm                     _timers.pxi
- *   Postpone, Push    postpone, push                                     _heap.pxi
- *   Stop, Cancel      Timer.stop; cancel                                 _timers.pxi, _heap.pxi
- *   Close             TimerHeap.close, let_all_go, cancel_last,          _timers.pxi, _worker.pxi, _heap.pxi
+ *   Rearm             ready, lock_to_arm, arm, rearm                     thread.pxi, timer.pxi
+ *   Postpone, Push    postpone, push                                     states.pxi
+ *   Stop, Cancel      Timer.stop; cancel                                 timer.pxi, states.pxi
+ *   Close             TimerHeap.close, let_all_go, cancel_last,          timerheap.pxi, worker.pxi, states.pxi
  *                     join_worker
- *   Bury, ClearAway   bury, clear_away, sweep                            _heap.pxi
- *   Thread            timerproc, next_run, collect, enter_run,           _worker.pxi, _heap.pxi, core.h
+ *   Bury, ClearAway   bury, clear_away, sweep                            heap.pxi, states.pxi
+ *   Thread            timerproc, next_run, collect, enter_run,           worker.pxi, park.pxi, run.pxi, core.h
  *                     th_park, fire_run, let_run_go, launch
  *   Leave             th_post_leave; die: th_post_end                    post.h
  *   Signal            th_signal: pthread_cond_signal                     core.h
- *   StartWorker       start_worker                                       _thread.pxi
- *   TryStart          try_start, th_post_start                           _thread.pxi, post.h
- *   Rescuer           rescue, by the start of another heap's worker      _thread.pxi
- *   Forker            before_fork, th_before_fork, resume_workers        _fork.pxi, fork.h
- *   Referent, Unref   the heap's count of references, th_referent;       _core.pyx, _timers.pxi
- *                     forget, TimerHeap.__dealloc__
- *   HoldNoMore        hold_no_more; hold stands in Rearm                 _worker.pxi, _timers.pxi
+ *   StartWorker       start_worker                                       thread.pxi
+ *   TryStart          try_start, th_post_start                           thread.pxi, post.h
+ *   Rescuer           rescue, by the start of another heap's worker      thread.pxi
+ *   Forker            before_fork, th_before_fork, resume_workers        fork.pxi, fork.h
+ *   Referent, Unref   the heap's count of references; forget,            process.pxi, timerheap.pxi
+ *                     TimerHeap.__dealloc__
+ *   HoldNoMore        hold, which stands in Rearm; hold_no_more          worker.pxi
  *   Clock             CLOCK_MONOTONIC goes on; the kernel wakes a thread for no reason
  *
  * Time is 1 to CMAX. AWAKE stands for INT64_MIN and NEVER for TH_NEVER. A deadline after CMAX is CMAX, so when the
@@ -162,7 +162,7 @@ bit keyed[NT], pinned[NT];
 /* posts, and the thread of each: started and not yet running; not ended */
 bit started[THREADS], alive[THREADS];
 
-bit stranded;           /* that of _thread.pxi */
+bit stranded;           /* that of post.h */
 
 /* the world */
 byte clock = 1;

@@ -42,6 +42,7 @@ TABLE = HERE / "mutants.toml"
 
 # A release's flags, see setup.py.
 FLAGS = ["-std=gnu11", "-fvisibility=hidden", "-O3", "-DNDEBUG", "-w"]
+PARTS = ["-Icsrc", "-Itimerheap/core"]
 
 LEFT_OUT = shutil.ignore_patterns(
     ".git", ".venv", "build", "dist", "*.egg-info", "*.so", "__pycache__", ".hypothesis", ".*_cache", "perf"
@@ -151,8 +152,8 @@ def build(tree):
     target = f"timerheap/_core{sysconfig.get_config_var('EXT_SUFFIX')}"
     include = f"-I{sysconfig.get_path('include')}"
     for command in (
-        [sys.executable, "-m", "cython", "-3", "-o", "_core.c", "timerheap/_core.pyx"],
-        [*compiler, *FLAGS, "-shared", "-fPIC", include, "-Icsrc", "_core.c", "-o", target, "-lpthread"],
+        [sys.executable, "-m", "cython", "-3", *PARTS, "-o", "_core.c", "timerheap/_core.pyx"],
+        [*compiler, *FLAGS, "-shared", "-fPIC", include, *PARTS, "_core.c", "-o", target, "-lpthread"],
     ):
         done = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
         if done.returncode != 0:

@@ -1,4 +1,5 @@
-/* What the native core sees of the system when it is built for these tests: read before any header of csrc/.
+/* What the native core sees of the system when it is built for these tests: the compiler is told to
+ * read this before anything else.
  *
  *   NATIVE_NARROW   limits so small that a short input crosses them: a chunk of four pages, slices of
  *                   a few keys, and a limit on the keys that each input chooses
@@ -6,7 +7,7 @@
  *
  * Unless it is plain, each input chooses how large a page is.
  *
- * Otherwise the numbers are the library's own. LIBRARY_... come out of _core.pyx when the seam is built.
+ * Otherwise the numbers are the library's own, of csrc/tuning.h.
  */
 #ifndef NATIVE_HOOKS_H
 #define NATIVE_HOOKS_H
@@ -15,29 +16,18 @@
 #include <stddef.h>
 #include <sys/mman.h>
 
-#include "constants.h"
-
 #ifdef NATIVE_NARROW
 #define TH_CHUNK (4 * native_page)
 #define TH_SPAN native_page
-#define INSERTION_MAX 12
-#define PREFETCH 3
+#define TH_INSERTION_MAX 12
+#define TH_PREFETCH 3
 #define TH_RISERS 3
-#define POP_SLICE 5
-#define SCAN_SLICE 32
-#define RUN_KEPT (1 << 13)
-#define JUST_ARMED 2
-#define STOPS_A_SLICE 2
-#define SWEEP_SLICE 7
-#else
-#define INSERTION_MAX LIBRARY_INSERTION_MAX
-#define PREFETCH LIBRARY_PREFETCH
-#define POP_SLICE LIBRARY_POP_SLICE
-#define SCAN_SLICE LIBRARY_SCAN_SLICE
-#define RUN_KEPT LIBRARY_RUN_KEPT
-#define JUST_ARMED LIBRARY_JUST_ARMED
-#define STOPS_A_SLICE LIBRARY_STOPS_A_SLICE
-#define SWEEP_SLICE LIBRARY_SWEEP_SLICE
+#define TH_POP_SLICE 5
+#define TH_SCAN_SLICE 32
+#define TH_RUN_KEPT (1 << 13)
+#define TH_JUST_ARMED 2
+#define TH_STOPS_A_SLICE 2
+#define TH_SWEEP_SLICE 7
 #endif
 
 #ifndef NATIVE_PLAIN

@@ -2,9 +2,8 @@
 #ifndef NATIVE_NATIVE_H
 #define NATIVE_NATIVE_H
 
-#include "hooks.h"
-
 #include "core.h"
+#include "post.h"
 
 int native_init(th_core *c);
 void native_free(th_core *c);
@@ -21,7 +20,7 @@ void native_collect(th_core *c, int64_t now);
 void native_sort(th_core *c);
 void native_sweep(th_core *c);
 th_timer *native_cancel_last(th_core *c);
-int native_next_run(th_core *c);
+int native_next_run(th_post *post);
 
 /* One input of the fuzzer, from the first byte to the closed heap; aborts at the first divergence. */
 typedef struct {

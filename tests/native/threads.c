@@ -199,23 +199,27 @@ static void launch(void)
         free(a);
 }
 
-static void *worker(void *unused)
+static void *worker(void *post)
 {
-    th_precise_sleeps();
-    while (native_next_run(&core)) {
+    while (native_next_run(post)) {
         while (core.run_head < core.run_len)
             launch();
-        th_lock(&core);
         native_empty_run(&core);
-        th_unlock(&core);
     }
-    return unused;
+    th_post_drop(post);
+    return NULL;
 }
 
 static void start(pthread_t *thread)
 {
+    th_post *post = th_post_new(&core);
+    if (post == NULL)
+        broken("no memory");
+    th_lock(&core);
+    core.post = post;
     core.running = 1;
-    if (pthread_create(thread, NULL, worker, NULL))
+    th_unlock(&core);
+    if (pthread_create(thread, NULL, worker, post))
         broken("no worker");
 }
 
@@ -249,6 +253,7 @@ static void close_core(pthread_t thread)
     th_lock(&core);
     core.closed = 1;
     dismiss(thread);
+    th_lock(&core);
     while ((t = native_cancel_last(&core))) {
         account *a = t->args;
         leave(a);
@@ -267,6 +272,7 @@ static void close_core(pthread_t thread)
             broken("a handle outlives its heap");
         free(shared[i].handle);
     }
+    th_unlock(&core);
     if (core.live || core.len || core.orphans.used || arms != fires + cancels || core.seq != arms || core.fired != fires
         || core.cancelled != cancels)
         broken("the ledger is off");
@@ -292,8 +298,10 @@ int main(int argc, char **argv)
     pthread_t work, fork, call[64];
     horizon = th_monotonic() + FAR / 2;
     th_init_locks(&core);
+    th_lock(&core);
     if (!native_init(&core))
         broken("no memory");
+    th_unlock(&core);
     for (size_t i = 0; i < SHARED; i++) {
         shared[i].handle = calloc(1, sizeof(th_timer));
         shared[i].handle->func = shared[i].handle->args = &shared[i];

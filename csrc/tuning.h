@@ -1,0 +1,47 @@
+/* Where one way of working gives way to another, and how long a step may take: numbers that measurement chose, for the
+ * native parts. tests/native makes them small, to be reached. Those of the parts with Python stand where they are used.
+ */
+#ifndef TIMERHEAP_TUNING_H
+#define TIMERHEAP_TUNING_H
+
+#ifndef TH_INSERTION_MAX
+#define TH_INSERTION_MAX 48 /* entries; up to here insertion beats the histogram of a radix pass */
+#endif
+
+#ifndef TH_PREFETCH
+#define TH_PREFETCH 12 /* records fetched ahead in a walk over many */
+#endif
+
+#ifndef TH_POP_SLICE
+#define TH_POP_SLICE 1024 /* pops between two offers of the mutex: about 0.3 ms at a million */
+#endif
+
+#ifndef TH_SCAN_SLICE
+#define TH_SCAN_SLICE 8192 /* keys scanned likewise */
+#endif
+
+#ifndef TH_RUN_KEPT
+#define TH_RUN_KEPT (1 << 16) /* bytes of the run kept between runs */
+#endif
+
+#ifndef TH_JUST_ARMED
+#define TH_JUST_ARMED 4 /* armings back: such a timer's key is still in the cache, and stop takes it out at once */
+#endif
+
+#ifndef TH_STOPS_A_SLICE
+#define TH_STOPS_A_SLICE 8 /* stops that leave a key behind, between two slices of the sweep */
+#endif
+
+#ifndef TH_SWEEP_SLICE
+#define TH_SWEEP_SLICE 64 /* keys looked at in one of them */
+#endif
+
+#ifndef TH_RISERS
+#define TH_RISERS 32 /* their misses overlap; more would leave the first-level cache before they are needed again */
+#endif
+
+#ifndef TH_KEYS_MAX
+#define TH_KEYS_MAX ((size_t)UINT32_MAX) /* th_timer.pos has 32 bits */
+#endif
+
+#endif

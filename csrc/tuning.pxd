@@ -1,0 +1,11 @@
+cdef extern from "tuning.h" nogil:
+    const size_t INSERTION_MAX "TH_INSERTION_MAX"
+    const size_t PREFETCH "TH_PREFETCH"
+    const size_t POP_SLICE "TH_POP_SLICE"
+    const size_t SCAN_SLICE "TH_SCAN_SLICE"
+    const size_t RUN_KEPT "TH_RUN_KEPT"
+    const size_t JUST_ARMED "TH_JUST_ARMED"
+    const size_t STOPS_A_SLICE "TH_STOPS_A_SLICE"
+    const size_t SWEEP_SLICE "TH_SWEEP_SLICE"
+    const size_t TH_RISERS
+    const size_t KEYS_MAX "TH_KEYS_MAX"

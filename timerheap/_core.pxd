@@ -1,0 +1,51 @@
+# What all parts of the core share: the declarations of its headers, and the fields of its objects.
+
+cimport cython
+from cpython.object cimport PyObject
+
+from channel cimport *
+from clock cimport *
+from compiler cimport *
+from core cimport *
+from fork cimport *
+from interpreter cimport *
+from pages cimport *
+from post cimport *
+from slab cimport *
+from timer cimport *
+from tuning cimport *
+from word cimport *
+
+
+cdef class TimerHeap:
+    cdef th_core* core
+    cdef readonly str name
+    cdef object executor
+    cdef object on_error
+    cdef object reference     # a weak one to this heap, in all_heaps
+    cdef set jobs             # what the executor has, see jobs.pxi
+    cdef object __weakref__
+
+
+cdef class ManualHeap(TimerHeap):
+    pass
+
+
+@cython.final
+cdef class Timer:
+    cdef TimerHeap heap
+    cdef th_timer t
+
+
+@cython.final
+@cython.no_gc
+cdef class Channel:
+    # No collector: a channel refers to its heap alone, and a million of them should cost a collection nothing.
+    cdef TimerHeap heap
+    cdef th_chan ch
+
+
+@cython.final
+@cython.no_gc
+cdef class Ticker:
+    cdef Channel channel

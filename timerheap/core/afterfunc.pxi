@@ -1,0 +1,75 @@
+# AfterFunc: a function timer in one call, without a Python frame or an argument tuple.
+
+cdef const char* AFTER_FUNC_DOC = b"""AfterFunc(delay, func, /, *args, context=None, heap=None)
+--
+
+Call func(*args) once, delay seconds from now, on the heap's worker thread. Returns the Timer.
+
+delay is in seconds: an int, a float, anything with __float__, or a datetime.timedelta; zero and
+less is due at once, inf is never. A float that is nearest to a whole number of nanoseconds is that
+number, any other is rounded up. The call is made in context, a contextvars.Context, or else in an
+empty one. Keyword arguments for func go through functools.partial. The timer fires whether or not
+its handle is kept; stop() and reset() of the handle cancel and postpone it.
+
+Raises TypeError for a func that cannot be called and a delay that is no real number, ValueError for
+NaN, RuntimeError for a closed heap."""
+
+
+cdef int after_func_keywords(PyObject** values, PyObject* kwnames, PyObject** context, PyObject** heap) except -1:
+    cdef Py_ssize_t i
+    cdef PyObject* name
+    for i in range(PyTuple_GET_SIZE(kwnames)):
+        name = PyTuple_GET_ITEM(kwnames, i)
+        if values[i] == <PyObject*>None and PyUnicode_Compare(name, b"context") == 0:
+            continue
+        if PyUnicode_Compare(name, b"context") == 0:
+            if not PyContext_CheckExact(values[i]):
+                raise TypeError("AfterFunc() context must be a contextvars.Context, as copy_context() gives one, not "
+                                f"{type(<object>values[i]).__name__}")
+            context[0] = values[i]
+        elif PyUnicode_Compare(name, b"heap") == 0:
+            heap[0] = values[i]
+        else:
+            refuse_keyword(<str><object>name)
+    return 0
+
+
+cdef PyObject* after_func(PyObject* module, PyObject** args, Py_ssize_t nargs, PyObject* kwnames) except NULL:
+    """AfterFunc, without a Python frame or an argument tuple."""
+    cdef PyObject* context = NULL
+    cdef PyObject* where = NULL
+    cdef TimerHeap heap
+    cdef Timer timer
+    cdef int64_t ns = 0
+    if nargs < 2:
+        refuse_too_few(args, nargs, kwnames)
+    if kwnames != NULL:
+        after_func_keywords(args + nargs, kwnames, &context, &where)
+    if not PyCallable_Check(args[1]):
+        refuse_func(<object>args[0], <object>args[1])
+    to_ns(<object>args[0], &ns, b"AfterFunc() delay")
+    heap = current_default() if where == NULL else heap_or_default(<object>where, "AfterFunc()")
+    timer = new_timer(heap)
+    if nargs == 3 and context == NULL:
+        incref(args[2])
+        timer.t.args = args[2]
+        timer.t.flags = TH_ARGS_ONE
+    elif nargs > 2 or context != NULL:
+        timer.t.args = new_block(args + 2, nargs - 2, context)
+        timer.t.flags = TH_ARGS_BLOCK
+    incref(args[1])
+    timer.t.func = args[1]
+    if always_tracked(heap.core):
+        gc_track(<PyObject*>timer)
+    arm(heap, <PyObject*>timer, &timer.t, ns)
+    incref(<PyObject*>timer)
+    return <PyObject*>timer
+
+
+cdef PyMethodDef after_func_method
+after_func_method.ml_name = b"AfterFunc"
+after_func_method.ml_meth = <PyCFunction><void*>after_func
+after_func_method.ml_flags = METH_FASTCALL | METH_KEYWORDS
+after_func_method.ml_doc = AFTER_FUNC_DOC
+
+AfterFunc = PyCFunction_NewEx(&after_func_method, NULL, "timerheap")

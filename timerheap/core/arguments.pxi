@@ -1,0 +1,92 @@
+# Wrong calls and wrong names: what somebody reads who takes timerheap for another timer library. Nothing here runs for
+# a call that is right, but for the look at its shape.
+
+cdef frozenset FUNCTION_WORDS = frozenset(
+    ("func", "function", "callback", "cb", "fn", "f", "target", "args", "kwargs", "context"))
+cdef frozenset DURATION_WORDS = frozenset(
+    ("delay", "period", "seconds", "secs", "interval", "timeout", "time", "duration"))
+
+
+cdef str CLOSED_HEAP = "the timer heap is closed"
+
+
+cdef str advice(str argument, tuple extra, object keywords):
+    """What was meant by arguments too many and by unknown keywords, of a callable that takes one duration."""
+    for thing in extra:
+        if isinstance(thing, TimerHeap):
+            return ": a heap is given by keyword, heap=heap"
+    called = not FUNCTION_WORDS.isdisjoint(keywords)
+    for thing in extra:
+        called = called or callable(thing)
+    if called and argument == "delay":
+        return ": AfterFunc(delay, func, *args) is what calls a function"
+    if called and argument == "period":
+        return ": it calls no function, but can be iterated, for at in Ticker(period)"
+    if "heap" in keywords:
+        return ": it uses the default heap, Timer(delay, heap=heap).c or Ticker(period, heap=heap).c another"
+    if not DURATION_WORDS.isdisjoint(keywords):
+        return f": the duration is called {argument}"
+    return ""
+
+
+cdef str by_keyword(tuple names):
+    return f": {' and '.join(names)} by keyword" if names else ""
+
+
+cdef int check_call(str what, str argument, bint needed, tuple others, tuple args, object keywords) except -1:
+    """TypeError unless there is one argument, by position or by keyword (none, if it is not needed), and by keyword
+    nothing but that and the others."""
+    unknown = [name for name in keywords if name != argument and name not in others]
+    if len(args) > 1:
+        raise TypeError(f"{what} takes one positional argument, {argument}, got {len(args)}"
+                        f"{advice(argument, args[1:], unknown) or by_keyword(others)}")
+    if unknown:
+        raise TypeError(f"{what} got an unexpected keyword argument {unknown[0]!r}{advice(argument, (), unknown)}")
+    if args and argument in keywords:
+        raise TypeError(f"{what} got {argument} by position and by keyword")
+    if needed and not args and argument not in keywords:
+        raise TypeError(f"{what} needs an argument, {argument}")
+    return 0
+
+
+cdef str an_instance(object thing, type kind):
+    """For a message: that thing is the class where an instance was meant."""
+    if isinstance(thing, type) and issubclass(thing, kind):
+        return f"the class {thing.__name__} itself: {thing.__name__}() makes one"
+    return type(thing).__name__
+
+
+# ---- AfterFunc ------------------------------------------------------------------------------------------------------
+
+cdef int refuse_too_few(PyObject** args, Py_ssize_t nargs, PyObject* kwnames) except -1:
+    """AfterFunc with less than two positional arguments."""
+    names = <object>kwnames if kwnames != NULL else ()
+    form = "AfterFunc(delay, func, *args)"
+    wrong = [name for name in names if name in FUNCTION_WORDS or name in DURATION_WORDS]
+    if wrong:
+        raise TypeError(f"AfterFunc() takes delay and func by position, {form}, not by keyword: {', '.join(wrong)}")
+    if nargs == 0:
+        raise TypeError(f"AfterFunc() needs two arguments, a delay and a function: {form}")
+    if PyCallable_Check(args[0]):
+        raise TypeError(f"AfterFunc() needs a delay before the function: {form}")
+    raise TypeError(f"AfterFunc() needs a function after the delay: {form}; Timer(delay) has a channel instead")
+
+
+cdef int refuse_func(object delay, object func) except -1:
+    """AfterFunc with a func that cannot be called."""
+    got = f"AfterFunc() func must be callable, not {type(func).__name__}"
+    if callable(delay) and not has_float(delay):
+        raise TypeError(f"{got}: the delay comes first, AfterFunc(delay, func, *args)")
+    if isinstance(func, TimerHeap):
+        raise TypeError(f"{got}: a heap is given by keyword, heap=heap")
+    if func is None or hasattr(func, "cr_code"):
+        raise TypeError(f"{got}: pass the function itself, func, not what it returns, func()")
+    raise TypeError(got)
+
+
+cdef int refuse_keyword(str name) except -1:
+    """AfterFunc with a keyword that is not its own."""
+    got = f"AfterFunc() got an unexpected keyword argument {name!r}"
+    if name in DURATION_WORDS or name in FUNCTION_WORDS:
+        raise TypeError(f"{got}: delay, func and arguments for func go by position, AfterFunc(delay, func, *args)")
+    raise TypeError(f"{got}: keywords for func go through functools.partial(func, {name}=...)")

@@ -1,0 +1,259 @@
+/* What the core takes of CPython beyond its documented interface, and of its insides: the one file to look through when a
+ * new version of it comes.
+ *
+ * Each place is either compiled away where the version has something better, or looked at before it is relied on, with
+ * another way to go where it is not as expected. tests/test_interpreter.py asks the interpreter that runs it for each of
+ * them. "Read in" are the versions in whose source it was read; a star: it was tried there only.
+ *
+ *   what                                        where                  read in      not as expected
+ *   the collector's header: two words before    th_new_timer, below    3.11 - 3.13, th_examine_header finds out at the
+ *     the object, zero while it is not tracked                         3.14*, 3.15* import: CPython gives the memory then
+ *   _PyThreadState_Prealloc, _SetCurrent        th_new_state, below    3.11         compiled for 3.11 alone
+ *   PyErr_Fetch and its kin                     th_take_exception      3.11         compiled for 3.11 alone
+ *   PyInterpreterState_GetID, asked by          th_interpreter_id      Cython 3.1   a subinterpreter would get the module:
+ *     Cython's module code before all else                             - 3.3        the test imports it in one
+ *   slots of finished types: tp_vectorcall,     th_change_..., below   3.11 - 3.13, the tests of messages and signatures
+ *     tp_new, tp_init, tp_iter, tp_alloc,                              3.14*, 3.15* fail
+ *     tp_mro; ml_meth of a module's function
+ *   a type whose tp_mro names no base           Misnomer (misnomers    likewise     likewise
+ *                                               .pxi)
+ *   threading._active, the dict of threads      listed_threads         3.11 - 3.15  not listed in threading.enumerate()
+ *                                               (thread.pxi)
+ *   Thread's _initialized, _daemonic, _started, class Worker           3.11 - 3.15  likewise; nothing of it takes part in
+ *     _after_fork, _reset_internal_locks, _stop (thread.pxi)                        the start of a worker
+ *   threading._SHUTTING_DOWN                    program_ends           3.11 - 3.15  an error at the end of a program is
+ *   concurrent.futures.thread._threads_queues   (process.pxi)          3.11 - 3.15  reported that nobody has made
+ *   Py_AddPendingCall runs after os.fork() has  after_fork_in_parent   3.11 - 3.13, CPython warns of a fork beside
+ *     counted the threads                       (fork.pxi)             3.14*, 3.15* threads
+ *   asyncio's futures: _asyncio_future_blocking follow (jobs.pxi)      3.11 - 3.15  their callbacks are asked for in the
+ *                                                                                   wrong thread
+ */
+#ifndef TIMERHEAP_INTERPRETER_H
+#define TIMERHEAP_INTERPRETER_H
+
+#include <Python.h>
+
+#include <string.h>
+
+#include "core.h"
+#include "post.h"
+#include "slab.h"
+#include "timer.h"
+
+#ifdef Py_GIL_DISABLED
+#define TH_FREE_THREADED 1
+#define TH_COLLECTOR_BYTES 0
+#else
+#define TH_FREE_THREADED 0
+#define TH_COLLECTOR_BYTES 16 /* the collector's list links, before the object */
+#endif
+#ifdef TIMERHEAP_DEBUG
+#define TH_DEBUG_BUILD 1
+#else
+#define TH_DEBUG_BUILD 0
+#endif
+#define th_has_float(o) (Py_TYPE(o)->tp_as_number != NULL && Py_TYPE(o)->tp_as_number->nb_float != NULL)
+#define th_raise_pending() (PyErr_Occurred() ? -1 : 0)
+
+/* The exception that is set, which is cleared; a new reference. Not by try and except: where there is no memory
+ * for a traceback, Cython's handler releases the NULL it has in its place. */
+static inline PyObject *th_take_exception(void)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    return PyErr_GetRaisedException();
+#else
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL)
+        PyException_SetTraceback(value, traceback);
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    return value;
+#endif
+}
+/* One interpreter a process, the main one, and that once. Cython's module code has a guard of its own, which takes
+ * the first interpreter that comes for the right one and the second life of the main one for its first; so the
+ * question by which it tells interpreters apart is answered here. */
+static int th_finalized;
+
+static void th_note_finalized(void) { th_finalized = 1; }
+
+static int64_t th_interpreter_id(PyInterpreterState *interpreter)
+{
+    if (interpreter != PyInterpreterState_Main())
+        PyErr_SetString(PyExc_ImportError,
+                        "timerheap works in the main interpreter only, and this is a subinterpreter");
+    else if (th_finalized)
+        PyErr_SetString(PyExc_ImportError,
+                        "timerheap cannot be imported in an interpreter that was finalized and initialized anew");
+    else
+        return (PyInterpreterState_GetID)(interpreter);
+    return -1;
+}
+#define PyInterpreterState_GetID(interpreter) th_interpreter_id(interpreter)
+
+#define th_tuple_items(t) (&PyTuple_GET_ITEM(t, 0))
+#define th_set_alloc(type, alloc) ((type)->tp_alloc = (alloc))
+#define th_set_iter(type, iter) ((type)->tp_iter = (iter))
+
+static inline vectorcallfunc th_change_vectorcall(PyTypeObject *type, vectorcallfunc to)
+{
+    vectorcallfunc was = type->tp_vectorcall;
+    type->tp_vectorcall = was == NULL ? NULL : to;
+    return was;
+}
+
+typedef PyObject *(*th_fastcall)(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
+
+static inline th_fastcall th_change_function(PyObject *function, th_fastcall to)
+{
+    PyMethodDef *method = ((PyCFunctionObject *)function)->m_ml;
+    th_fastcall was = (th_fastcall)(void *)method->ml_meth;
+    method->ml_meth = (PyCFunction)(void *)to;
+    return was;
+}
+
+static inline newfunc th_change_new(PyTypeObject *type, newfunc to)
+{
+    newfunc was = type->tp_new;
+    type->tp_new = to;
+    return was;
+}
+
+static inline initproc th_change_init(PyTypeObject *type, initproc to)
+{
+    initproc was = type->tp_init;
+    type->tp_init = to;
+    return was;
+}
+
+static inline PyObject *th_change_mro(PyTypeObject *type, PyObject *to)
+{
+    PyObject *was = type->tp_mro;
+    type->tp_mro = to;
+    PyType_Modified(type);
+    return was;
+}
+
+/* ---- the worker's thread state ---- */
+
+static void (*th_timerproc)(th_post *); /* timerproc of worker.pxi, with the GIL */
+
+/* A thread state for the calling thread, which does not hold the GIL, or NULL where there is no memory. */
+#if PY_VERSION_HEX < 0x030C0000
+PyAPI_FUNC(void) _PyThreadState_SetCurrent(PyThreadState *);
+
+static PyThreadState *th_new_state(void) /* PyThreadState_New of 3.11 would crash for want of memory */
+{
+    PyThreadState *state = _PyThreadState_Prealloc(PyInterpreterState_Main());
+    if (state != NULL)
+        _PyThreadState_SetCurrent(state);
+    return state;
+}
+#else
+static PyThreadState *th_new_state(void) { return PyThreadState_New(PyInterpreterState_Main()); }
+#endif
+
+/* The thread of a worker. Its state is not made by PyGILState_Ensure, which ends the process for want of memory. */
+static void th_run_worker(void *arg)
+{
+    th_post *post = arg;
+    PyThreadState *state;
+    th_post_begin(post, PyThread_get_thread_ident());
+    while ((state = th_new_state()) == NULL)
+        th_nap();
+    PyEval_AcquireThread(state);
+    th_timerproc(post);
+    if (post->forked) { /* CPython 3.11 needs one thread state to make others */
+        PyEval_ReleaseThread(state);
+        return;
+    }
+    PyThreadState_Clear(state);
+    PyThreadState_DeleteCurrent();
+}
+
+/* ---- results of callbacks ---- */
+
+/* Whether an object may be a coroutine or a generator: cheap, for most results of callbacks are not. */
+static inline int th_may_suspend(PyObject *o)
+{
+    PyTypeObject *t = Py_TYPE(o);
+    return t->tp_iternext != NULL || (t->tp_as_async != NULL
+            && (t->tp_as_async->am_await != NULL || t->tp_as_async->am_anext != NULL));
+}
+
+/* ---- the memory of handles ---- */
+
+TH_THREAD int th_depth;       /* releases of handles nested in this thread */
+TH_THREAD PyObject *th_later; /* handles put off because of that, linked through t.when */
+
+/* The memory of Timer handles, collector header included. malloc's own page is small and the collector's
+ * allocator counts: handles have a slab instead, which leaves the collector's layout as it expects it, the two
+ * links right before the object. A handle is not counted towards the next collection; a cycle through one has
+ * another container in it, which is. That layout is looked at once (th_examine_header), and where it is another one
+ * CPython gives the memory. So it does without a GIL, where the collector finds its objects by their memory, and
+ * for AddressSanitizer, which knows the memory of malloc. */
+#define TH_TIMER_SIZE (sizeof(PyObject) + sizeof(void *) + sizeof(th_timer)) /* object, heap, record */
+
+#if TH_FREE_THREADED || defined(__SANITIZE_ADDRESS__)
+#define th_new_timer(type) ((PyObject *)PyObject_GC_New(PyObject, type))
+#define th_del_timer(o) PyObject_GC_Del(o)
+#define th_examine_header(type, bytes) ((void)(bytes))
+#else
+static th_slab th_handles; /* guard: the GIL */
+static int th_foreign;     /* the collector's header is not as it is made here */
+
+/* bytes: the size of the header, as Python tells it. Followed through the life of one object of the type, which is
+ * laid out as it shall be. */
+static void th_examine_header(PyTypeObject *type, Py_ssize_t bytes)
+{
+    PyObject *o = (PyObject *)PyObject_GC_New(PyObject, type);
+    if (o == NULL) {
+        PyErr_Clear();
+        th_foreign = 1;
+        return;
+    }
+    memset(o + 1, 0, TH_TIMER_SIZE - sizeof(PyObject));
+    *(PyObject **)(o + 1) = Py_None; /* its heap: the collector looks */
+    uint64_t *links = (uint64_t *)o - 2;
+    int good = bytes == TH_COLLECTOR_BYTES && links[0] == 0 && links[1] == 0 && !PyObject_GC_IsTracked(o);
+    PyObject_GC_Track(o);
+    good = good && links[0] != 0 && links[1] != 0 && PyObject_GC_IsTracked(o);
+    PyObject_GC_UnTrack(o);
+    good = good && links[0] == 0 && !PyObject_GC_IsTracked(o);
+    PyObject_GC_Del(o);
+    th_foreign = !good;
+}
+
+static inline PyObject *th_new_timer(PyTypeObject *type)
+{
+    if (th_foreign)
+        return (PyObject *)PyObject_GC_New(PyObject, type);
+    uint64_t *slot = th_slab_alloc(&th_handles, TH_COLLECTOR_BYTES + TH_TIMER_SIZE);
+    if (slot == NULL)
+        return PyErr_NoMemory();
+    slot[0] = slot[1] = 0; /* not tracked */
+    return PyObject_Init((PyObject *)(slot + 2), type);
+}
+
+static inline void th_del_timer(PyObject *o)
+{
+    if (th_foreign)
+        PyObject_GC_Del(o);
+    else
+        th_slab_free(&th_handles, (char *)o - TH_COLLECTOR_BYTES, TH_COLLECTOR_BYTES + TH_TIMER_SIZE);
+}
+#endif
+
+/* tp_alloc: cleared, and not tracked either. */
+static PyObject *th_alloc_timer(PyTypeObject *type, Py_ssize_t items)
+{
+    PyObject *o = th_new_timer(type);
+    (void)items;
+    if (o != NULL)
+        memset(o + 1, 0, TH_TIMER_SIZE - sizeof(PyObject));
+    return o;
+}
+
+#endif

@@ -1,0 +1,93 @@
+from cpython.object cimport PyObject, PyTypeObject
+from libc.stdint cimport uint64_t
+
+from post cimport th_post
+
+ctypedef PyObject* (*vectorcallfunc)(PyObject* type, PyObject* const* args, size_t nargs, PyObject* names) except NULL
+ctypedef PyObject* (*fastcallfunc)(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names) except NULL
+ctypedef PyObject* (*newfunc)(PyTypeObject* type, PyObject* args, PyObject* keywords) except NULL
+ctypedef int (*initproc)(PyObject* self, PyObject* args, PyObject* keywords) except -1
+ctypedef PyObject* (*getiterfunc)(PyObject* self) except NULL
+
+cdef extern from "interpreter.h":
+    const bint FREE_THREADED "TH_FREE_THREADED"
+    const size_t COLLECTOR_BYTES "TH_COLLECTOR_BYTES"
+    const bint DEBUG_BUILD "TH_DEBUG_BUILD"
+    const Py_ssize_t TH_TIMER_SIZE
+    int th_depth
+    PyObject* th_later
+    void (*th_timerproc)(th_post* post) noexcept
+    void run_worker "th_run_worker"(void* post) noexcept nogil
+    void th_note_finalized() noexcept
+    void th_examine_header(PyTypeObject* type, Py_ssize_t size)
+    PyObject* th_new_timer(PyTypeObject* type)
+    void th_del_timer(PyObject* o)
+    PyObject* th_alloc_timer(PyTypeObject* type, Py_ssize_t items)
+    void set_alloc "th_set_alloc"(PyTypeObject* type, void* alloc)
+    void set_iter "th_set_iter"(PyTypeObject* type, getiterfunc iter)
+    vectorcallfunc change_vectorcall "th_change_vectorcall"(PyTypeObject* type, vectorcallfunc to)
+    fastcallfunc change_function "th_change_function"(PyObject* function, fastcallfunc to)
+    newfunc change_new "th_change_new"(PyTypeObject* type, newfunc to)
+    initproc change_init "th_change_init"(PyTypeObject* type, initproc to)
+    PyObject* change_mro "th_change_mro"(PyTypeObject* type, PyObject* to)
+    PyObject** tuple_items "th_tuple_items"(PyObject* t)
+    bint has_float "th_has_float"(object o)
+    bint may_suspend "th_may_suspend"(PyObject* o)
+    int raise_pending "th_raise_pending"() except -1
+    object take_exception "th_take_exception"()
+
+cdef extern from "Python.h":
+    # Raw pointers where an object argument would have Cython count references that are not ours to
+    # count.
+    void incref "Py_INCREF"(void* o)
+    void decref "Py_DECREF"(void* o)
+    Py_ssize_t refcount "Py_REFCNT"(void* o)
+    unsigned long start_thread "PyThread_start_new_thread"(void (*)(void*) noexcept nogil, void*) noexcept nogil
+    PyObject* get_handled "PyErr_GetHandledException"()
+    void set_handled "PyErr_SetHandledException"(PyObject* exception)
+    void xdecref "Py_XDECREF"(void* o)
+    PyObject* call_none "PyObject_CallNoArgs"(PyObject* func)
+    PyObject* call_one "PyObject_CallOneArg"(PyObject* func, PyObject* arg)
+    PyObject* call_many "PyObject_Vectorcall"(PyObject* func, PyObject** args, size_t n, PyObject* kwnames)
+    PyObject* PyContext_New()
+    int PyContext_Enter(PyObject* context)
+    int PyContext_Exit(PyObject* context)
+    bint PyContext_CheckExact(PyObject* o)
+    Py_ssize_t PyObject_Size(PyObject* o)
+    bint PyCallable_Check(PyObject* o)
+    void gc_track "PyObject_GC_Track"(PyObject* o)
+    void gc_untrack "PyObject_GC_UnTrack"(PyObject* o)
+    bint gc_tracked "PyObject_GC_IsTracked"(PyObject* o)
+    bint PyFloat_CheckExact(object o)
+    double PyFloat_AS_DOUBLE(object o)
+    double float_as_double "PyFloat_AsDouble"(object o) noexcept    # its error is left set
+    bint error_matches "PyErr_ExceptionMatches"(object kind)
+    void PyErr_Clear()
+    bint PyLong_Check(object o)
+    bint has_index "PyIndex_Check"(object o)
+    object PyNumber_Index(object o)
+    int compare_or_error "PyObject_RichCompareBool"(object a, object b, int op) noexcept    # its error is left set
+    long long PyLong_AsLongLongAndOverflow(object o, int* overflow) except? -1
+    int PyErr_CheckSignals() except -1
+    void PyErr_NoMemory() except *
+    int PyUnicode_Compare "PyUnicode_CompareWithASCIIString"(PyObject* s, const char* t)
+    void* PyMem_Malloc(size_t n)
+    void PyMem_Free(void* p)
+    Py_ssize_t PyTuple_GET_SIZE(PyObject* t)
+    Py_ssize_t PyVectorcall_NARGS(size_t nargsf)
+    PyObject* PyTuple_GET_ITEM(PyObject* t, Py_ssize_t i)
+    unsigned long current_thread "PyThread_get_thread_ident"() noexcept nogil
+    ctypedef PyObject* (*PyCFunction)(PyObject*, PyObject*)
+    ctypedef struct PyMethodDef:
+        const char* ml_name
+        PyCFunction ml_meth
+        int ml_flags
+        const char* ml_doc
+    const int METH_FASTCALL
+    const int METH_KEYWORDS
+    object PyCFunction_NewEx(PyMethodDef* ml, PyObject* self, object module)
+    int Py_AtExit(void (*func)() noexcept)
+    int Py_AddPendingCall(int (*func)(void*) except -1, void* arg)
+    void write_unraisable "PyErr_WriteUnraisable"(PyObject* source)
+    PyObject* call_objects "PyObject_CallFunctionObjArgs"(PyObject* func, ...)
+    PyObject* call_method "PyObject_CallMethodObjArgs"(PyObject* o, PyObject* name, ...)

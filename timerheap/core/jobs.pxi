@@ -1,0 +1,237 @@
+# Jobs: callbacks for an executor.
+#
+# A Job is what an executor gets for a due timer. It is in one of these states, and leaves WAITS once:
+#
+#   WAITS   handed over, not begun
+#   RUNS    an executor's thread runs it in this process
+#   AWAY    pickled, for an executor with other processes: begun, as far as anybody here can tell
+#   DONE    over, and reported if it failed
+#   OFF     called off by close() before it had begun: whoever runs it finds nothing to do
+#
+# close() calls off what waits, and waits for what has begun: but not for jobs of its own thread (its caller for one;
+# with greenlets there may be several), not for those whose thread is waiting in a close() itself (two that close each
+# other's heaps do not stand still for ever), and not for what is away and whose end no future tells. Whatever a job's
+# future ends with that the job has not reported itself (it could not be pickled, the pool broke or was shut down) is
+# reported when it ends.
+
+cdef str SUBMIT = "submit", EXCEPTION = "exception"
+
+
+cdef enum:
+    JOB_WAITS
+    JOB_RUNS
+    JOB_AWAY
+    JOB_DONE
+    JOB_OFF
+
+
+@cython.final
+cdef class Job:
+    """A due timer's callback, for an executor to call, here or pickled in another process."""
+
+    cdef Timer timer
+    cdef object on_error        # the heap's at the hand-over: one that is closed meanwhile has no longer one
+    cdef object future          # what submit has returned
+    cdef bint unheard           # that says nothing of its end: what is AWAY then, nobody waits for
+    cdef uint32_t state         # a word to wait for
+    cdef unsigned long thread   # that runs it
+    cdef int closing            # close() calls that its thread is in
+
+    def __call__(self):
+        cdef PyObject* context = NULL
+        self.thread = current_thread()
+        if not th_move(&self.state, JOB_WAITS, JOB_RUNS):
+            return
+        if enter_fresh_context(&context):
+            exc = failure(invoke(&self.timer.t), <PyObject*>self.timer.t.func)
+            leave_context(&context)
+        else:
+            exc = take_exception()
+        if exc is not None:
+            report(self.timer.heap, self.on_error, exc, self.timer)
+        finish(self, JOB_DONE)
+
+    def __reduce__(self):
+        """For another process, which gets the function and its arguments alone; its errors come back by the future."""
+        from functools import partial
+        cdef th_timer* t = &self.timer.t
+        cdef th_block* block
+        if not th_move(&self.state, JOB_WAITS, JOB_AWAY) and self.state != JOB_AWAY:
+            return partial, (int,)      # called off: nothing to do there
+        if self.unheard:
+            strike(self)
+        args = []
+        if th_fixed_flags(t) & TH_ARGS_ONE:
+            args.append(<object><PyObject*>t.args)
+        if not th_fixed_flags(t) & TH_ARGS_BLOCK:
+            return partial, (run_away, None, <object><PyObject*>t.func, *args)
+        block = <th_block*>t.args
+        args.extend([<object><PyObject*>block.items[i] for i in range(block.nargs)])
+        context = <object><PyObject*>block.context if block.context != NULL else None
+        return partial, (run_away, context, <object><PyObject*>t.func, *args)
+
+    def ended(self, future):
+        """The future is done. What the job has not reported itself has kept it from running, or from coming back."""
+        cdef PyObject* result
+        if not (th_move(&self.state, JOB_WAITS, JOB_RUNS) or th_move(&self.state, JOB_AWAY, JOB_RUNS)):
+            return
+        result = call_method(<PyObject*>future, <PyObject*>EXCEPTION, NULL)     # raises after a cancellation
+        if result == NULL:
+            exc = take_exception()
+        else:
+            exc = <object>result
+            decref(result)
+        if exc is not None:
+            report(self.timer.heap, self.on_error, exc, self.timer)
+        finish(self, JOB_DONE)
+
+
+def run_away(context, func, *args):
+    """What a Job comes down to in another process. Nothing is sent back but an exception."""
+    from contextvars import Context
+    result = (Context() if context is None else context).run(func, *args)
+    if isinstance(result, (Coroutine, Generator, AsyncGenerator)):
+        raise never_run(result, func)
+
+
+cdef int strike(Job job) except -1:
+    if job.timer.heap.jobs is not None:         # else the collector has cleared it
+        job.timer.heap.jobs.discard(job)
+    return 0
+
+
+cdef int finish(Job job, uint32_t state) except -1:
+    strike(job)
+    job.future = None
+    th_set_word(&job.state, state)
+    return 0
+
+
+cdef void hand_over(TimerHeap heap, Timer timer) noexcept:
+    cdef PyObject* result
+    cdef Job job = Job.__new__(Job)
+    job.timer = timer
+    job.on_error = heap.on_error
+    heap.jobs.add(job)
+    result = call_method(<PyObject*>heap.executor, <PyObject*>SUBMIT, <PyObject*>job, NULL)
+    if result != NULL:
+        future = <object>result
+        decref(result)
+        follow(job, future)
+        return
+    exc = take_exception()
+    if not th_move(&job.state, JOB_WAITS, JOB_DONE):
+        return                          # submit has run it, and has failed after that
+    finish(job, JOB_DONE)
+    if not (isinstance(exc, RuntimeError) and program_ends()):
+        report(heap, job.on_error, exc, timer)
+
+
+cdef int follow(Job job, future) except -1:
+    """Hear of the end of a job's future, if it is one (asyncio's may be touched in its loop's thread only)."""
+    follows = None
+    if getattr(type(future), "_asyncio_future_blocking", None) is None:
+        follows = getattr(future, "add_done_callback", None)
+    job.unheard = follows is None
+    if job.unheard and th_word(&job.state) == JOB_AWAY:
+        strike(job)
+    if follows is not None:
+        job.future = future
+        follows(job.ended)
+        if job.state == JOB_DONE:
+            job.future = None
+    return 0
+
+
+cdef void call(TimerHeap heap, th_timer* t, PyObject* handle) noexcept:
+    """Run one callback, or submit it to the heap's executor.
+
+    handle is NULL for a timer whose handle is gone: t is then the caller's copy of the record, and
+    a new handle takes it over where somebody gets to see one.
+    """
+    cdef PyObject* result
+    if t.func == NULL:
+        return
+    if heap.executor is not None:
+        hand_over(heap, <Timer>handle if handle != NULL else adopt(heap, t))
+        return
+    result = invoke(t)
+    if result == <PyObject*>None:
+        decref(result)
+        return
+    exc = failure(result, <PyObject*>t.func)
+    if exc is not None:
+        report(heap, heap.on_error, exc, <Timer>handle if handle != NULL else adopt(heap, t))
+
+
+# ---- the end of a heap, and of the program --------------------------------------------------------------------------
+
+cdef int end_jobs(TimerHeap heap) except -1:
+    """Call off the jobs that have not begun, and wait for those that have."""
+    cdef Job job
+    cdef list jobs = list(heap.jobs or ())
+    for job in jobs:
+        call_off(job)
+    for job in jobs:
+        await_job(job)
+    return 0
+
+
+cdef int call_off(Job job) except -1:
+    cancel = getattr(job.future, "cancel", None)
+    cancelled = th_move(&job.state, JOB_WAITS, JOB_OFF)
+    try:
+        if cancel is not None and cancel() and not cancelled:
+            cancelled = th_move(&job.state, JOB_AWAY, JOB_OFF)
+    except Exception as exc:                    # of a future of the executor's own make
+        report(job.timer.heap, job.on_error, exc, job.timer)
+    if cancelled:
+        finish(job, JOB_OFF)
+    return 0
+
+
+cdef int await_job(Job job) except -1:
+    cdef uint32_t state
+    while True:
+        state = th_word(&job.state)
+        mine = state == JOB_RUNS and job.thread == current_thread()
+        if state == JOB_DONE or state == JOB_OFF or mine or job.closing:
+            return 0
+        if state == JOB_AWAY and job.unheard:
+            return 0
+        with nogil:
+            th_await_word(&job.state, state, signals_at())
+        PyErr_CheckSignals()
+
+
+cdef list enter_close():
+    """This thread is going to wait in a close(): whoever waits for its jobs, or its worker, in another need not.
+    Returns what leave_close takes."""
+    cdef TimerHeap heap
+    cdef Job job
+    cdef list mine = []
+    for heap in live_heaps():
+        for job in list(heap.jobs or ()):
+            if th_word(&job.state) == JOB_RUNS and job.thread == current_thread():
+                job.closing += 1
+                th_wake_word(&job.state)
+                mine.append(job)
+    if th_my_post != NULL:
+        th_post_note_closing(th_my_post, 1)
+    return mine
+
+
+cdef void leave_close(list mine) noexcept:
+    cdef Job job
+    for job in mine:
+        job.closing -= 1
+    if th_my_post != NULL:
+        th_post_note_closing(th_my_post, -1)
+
+
+cdef void forget_jobs(TimerHeap heap) noexcept:
+    """In the child of a fork: an executor's threads are not there, and letting go of what they had would take as long
+    as that is."""
+    if heap.jobs:
+        incref(<PyObject*>heap.jobs)
+        heap.jobs = set()

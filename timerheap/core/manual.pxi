@@ -1,0 +1,160 @@
+# ManualHeap: virtual time, for tests.
+
+cdef inline bint is_sum(double before, double span, double after) noexcept nogil:
+    """Whether span leads from before to after, as somebody finds who adds or subtracts."""
+    return before + span == after or after - before == span
+
+
+cdef bint step(th_core* c, int64_t target, int64_t due) noexcept nogil:
+    """Turn the clock to the next deadline, not beyond due, and collect what is due then. False
+    when nothing was, and the clock stands at target, or where a deadline beyond that has left it."""
+    cdef int64_t now = th_now(c)
+    th_lock(c)
+    collect(c, now)
+    if c.run_len == 0:
+        if c.len and c.keys[0].when <= due and not c.closed:
+            now = c.keys[0].when
+        else:
+            now = max(now, target)
+        th_set_manual(c, now)
+        collect(c, now)
+    sort_run(c)
+    th_unlock(c)
+    return c.run_len > 0
+
+
+cdef class ManualHeap(TimerHeap):
+    """A TimerHeap whose clock stands still until advance() moves it. It has no worker: callbacks
+    run in the thread that advances.
+
+    The thread that makes it is the one expected to advance it. A receive, select or sleep there,
+    or in a callback that advance() runs, that nothing but advance() could end raises RuntimeError
+    at once; in other threads it waits for advance().
+    """
+
+    def __cinit__(self, *args, **kwargs):
+        self.core.manual = True
+        self.core.running = self.core.ready = True
+        self.core.exiting = False
+        self.core.driver = th_thread()
+
+    def __init__(self, start=0.0, *, name="manual", on_error=None):
+        cdef int64_t ns = 0
+        to_ns(start, &ns, b"ManualHeap() start")
+        if ns == TH_NEVER or ns == INT64_MIN:
+            raise ValueError(f"ManualHeap() start must be a time of the clock, which {start!r} is beyond")
+        TimerHeap.__init__(self, name, on_error=on_error)
+        th_set_due(self.core, ns)
+        th_set_manual(self.core, ns)
+
+    def time(self):
+        """The manual clock, in seconds.
+        """
+        return to_seconds(th_now(self.core))
+
+    @cython.embedsignature(False)
+    def advance(self, seconds=MISSING):
+        """advance($self, seconds)\n--\n
+        Move the clock on, from deadline to deadline: whatever falls due by then runs in this
+        thread, in order, each callback when time() is its deadline exactly. What the callbacks arm
+        for that span runs as well.
+
+        A timer is due by then when it is so to the nanosecond, and also when it looks so: when t.when is not above the
+        float time() + seconds, or above time() afterwards. So advance(t.when - time()) fires t. The clock
+        ends at the sum in nanoseconds (less one that came by rounding seconds up, where as floats they lead to a whole
+        one), or at the last deadline that fired, if that is later.
+
+        ValueError for a negative number of seconds and for one that leads beyond the end of the clock,
+        which stays as it was; RuntimeError from within a callback of this heap.
+        """
+        cdef th_core* c = self.core
+        cdef int64_t ns = 0, target = 0, due
+        cdef double span, before
+        cdef bint busy
+        to_ns(seconds, &ns, b"ManualHeap.advance() seconds")
+        span = seconds if isinstance(seconds, float) else to_seconds(ns)
+        if ns < 0 or span < 0:
+            raise ValueError(f"ManualHeap.advance() seconds must not be negative, as {seconds!r} is: time does not run "
+                             "backwards")
+        if FREE_THREADED:
+            th_lock(c)
+        busy = c.advancer != 0
+        if not busy:
+            c.advancer = th_thread()
+        if FREE_THREADED:
+            th_unlock(c)
+        if busy:
+            raise RuntimeError("advance() is under way already")
+        try:
+            before = to_seconds(th_now(c))
+            if add_overflow(th_now(c), ns, &target) or target == TH_NEVER:
+                raise ValueError("ManualHeap.advance() seconds must not lead beyond the end of the clock, as "
+                                 f"{seconds!r} would")
+            due = th_last_shown(target, max(before + span, to_seconds(target)))
+            if (ns > 1 and to_seconds(ns) > span and not is_sum(before, span, to_seconds(target))
+                    and is_sum(before, span, to_seconds(target - 1))):
+                target -= 1                 # seconds was rounded up, though it leads to a whole nanosecond
+            while step(c, target, due):
+                wake_waiters(c)
+                fire_run(self)
+                PyErr_CheckSignals()
+            th_set_due(c, max(due, th_due(c)))
+        finally:
+            let_run_go(c, <PyObject*>self)
+            if FREE_THREADED:
+                th_lock(c)
+            c.advancer = 0
+            if FREE_THREADED:
+                th_unlock(c)
+            if c.closed:
+                drop_hooks(self)
+        wake_waiters(c)
+
+
+# ---- what the collector is shown ------------------------------------------------------------------------------------
+
+# What is armed on a manual heap fires only if somebody turns the clock: a heap that nobody reaches any more goes with
+# all that its timers hold. So it shows that to the collector: functions and arguments of what is armed, while the
+# handles show their heap alone; and, without a GIL, the handles that belong to it. Only attached threads work on a
+# manual heap: the world stands still, and nothing is half done.
+
+cdef int (*heap_fields_traverse)(PyObject* self, visitproc visit, void* arg) noexcept
+cdef int (*heap_fields_clear)(PyObject* self) noexcept
+
+
+cdef inline int visit_armed(th_timer* t, visitproc visit, void* arg) noexcept:
+    cdef int result = visit(handle_of(t), arg) if FREE_THREADED else 0
+    return result if result else visit_call(t, visit, arg)
+
+
+cdef int heap_traverse(PyObject* self, visitproc visit, void* arg) noexcept:
+    cdef th_core* c = (<TimerHeap>self).core
+    cdef size_t i
+    cdef int result = heap_fields_traverse(self, visit, arg)
+    if c == NULL:
+        return result
+    for i in range(c.len):
+        if result == 0 and c.keys[i].timer.state == TH_ARMED:
+            result = visit_armed(c.keys[i].timer, visit, arg)
+    for i in range(c.run_head, c.run_len):
+        if result == 0 and c.run[i].timer.state == TH_DUE:
+            result = visit_armed(c.run[i].timer, visit, arg)
+    return result
+
+
+cdef int heap_clear(PyObject* self) noexcept:
+    cdef th_core* c = (<TimerHeap>self).core
+    if c != NULL:
+        let_all_go(<TimerHeap>self)
+    return heap_fields_clear(self)
+
+
+cdef int reveal_timers(type cls) except -1:
+    """For ManualHeap."""
+    global heap_fields_traverse, heap_fields_clear
+    cdef PyTypeObject* t = <PyTypeObject*>cls
+    heap_fields_traverse = <int (*)(PyObject*, visitproc, void*) noexcept>t.tp_traverse
+    heap_fields_clear = <int (*)(PyObject*) noexcept>t.tp_clear
+    t.tp_traverse = <traverseproc><void*>heap_traverse
+    t.tp_clear = <inquiry><void*>heap_clear
+    return 0

@@ -1,0 +1,239 @@
+# Timer: arming, stopping and resetting by handle; after.
+
+# ---- arming ---------------------------------------------------------------------------------------------------------
+
+cdef inline int lock_to_arm(TimerHeap heap, PyObject* handle, int64_t ns, int64_t* when) except -1:
+    """Take M, with a worker there or on its way, and when set to ns from now. Without a GIL the heap has a reference to
+    the handle then. On an error neither M nor a reference is held.
+
+    The worker may have gone since, for a fork or because it died, or the start that ready() saw under way may have
+    failed, and whoever saw that does not know of this timer. So it is looked at once more under M.
+    """
+    cdef th_core* c = heap.core
+    cdef bint wanted
+    while True:
+        wanted = ready(heap)
+        if FREE_THREADED:
+            incref(handle)                  # the heap's; given up by stop, launch or let_all_go
+        when[0] = th_deadline(th_now(c), ns)
+        th_lock(c)
+        if not wanted or c.running or c.pausing or c.closed:
+            return 0
+        th_unlock(c)
+        if FREE_THREADED:
+            decref(handle)
+
+
+cdef inline int arm(TimerHeap heap, PyObject* handle, th_timer* t, int64_t ns) except -1:
+    """IDLE -> ARMED, ns from now. t is no channel timer's. RuntimeError, MemoryError: nothing was
+    armed."""
+    cdef th_core* c = heap.core
+    cdef int64_t when
+    cdef arming a
+    cdef bint armed
+    lock_to_arm(heap, handle, ns, &when)
+    armed = arm_record(c, t, when, &a)
+    th_unlock(c)
+    if a.wake:
+        th_signal(c)
+    if a.first:
+        hold(c, <PyObject*>heap)
+    if not armed:
+        if FREE_THREADED:
+            decref(handle)
+        refuse(heap)
+    return 0
+
+
+cdef void disown(Timer self) noexcept:
+    """make_void for a handle, which the collector gets back, or which gets back what the parent's heap has held. Unless
+    another thread came first, which may have armed it by now."""
+    cdef bint was
+    th_lock(self.heap.core)
+    was = inherited(self.heap.core, &self.t) and make_void(&self.t)
+    th_unlock(self.heap.core)
+    if was and FREE_THREADED:
+        decref(<PyObject*>self)
+    elif was and not always_tracked(self.heap.core):
+        gc_track(<PyObject*>self)
+
+
+cdef object rearm(Timer self, int64_t ns):
+    """reset of a function timer."""
+    cdef TimerHeap heap = self.heap
+    cdef th_core* c = heap.core
+    cdef th_timer* t = &self.t
+    cdef int64_t when
+    cdef arming a
+    cdef bint armed
+    if inherited(c, t):
+        disown(self)
+    lock_to_arm(heap, <PyObject*>self, ns, &when)
+    armed = rearm_record(c, t, when, &a)
+    th_unlock(c)
+    if a.wake:
+        th_signal(c)
+    if a.first:
+        hold(c, <PyObject*>heap)
+    if FREE_THREADED and (a.was or not armed):
+        decref(<PyObject*>self)             # the heap has its reference already, or needs none
+    if not armed:
+        if a.cleared:
+            raise RuntimeError("the timer has been cleared by the garbage collector")
+        refuse(heap)
+    if not always_tracked(c) and not a.was:
+        gc_untrack(<PyObject*>self)
+    return a.was
+
+
+# ---- the class ------------------------------------------------------------------------------------------------------
+
+cdef int init_channel_timer(Timer self, object delay, object heap) except -1:
+    cdef int64_t ns = 0
+    cdef Channel channel
+    to_ns(delay, &ns, b"Timer() delay")
+    self.heap = heap_or_default(heap, "Timer()")
+    th_count(&self.heap.core.handles, 1)
+    self.t.flags = TH_CHANNEL
+    channel = new_channel(self.heap)
+    incref(<PyObject*>channel)              # the handle's, released with func
+    self.t.func = <void*>channel
+    if FREE_THREADED:
+        gc_track(<PyObject*>self)
+    chan_arm(&channel.ch, ns, 0)
+    return 0
+
+
+cdef object called(Timer self):
+    """What a function timer calls. None for a channel timer, and for one that the collector has cleared."""
+    cdef PyObject* func = NULL
+    if not th_fixed_flags(&self.t) & TH_CHANNEL:
+        if FREE_THREADED:
+            th_lock(self.heap.core)
+        func = <PyObject*>self.t.func
+        if FREE_THREADED:
+            th_unlock(self.heap.core)
+    return <object>func if func != NULL else None
+
+
+@cython.final
+cdef class Timer:
+    """A timer that delivers one value on its channel, c, delay seconds from now: the deadline, as
+    time.monotonic() counts.
+
+    delay is in seconds: an int, a float, anything with __float__, or a datetime.timedelta; zero and
+    less is due at once, inf is never. A float that is nearest to a whole number of nanoseconds is
+    that number, any other is rounded up. AfterFunc makes Timers that call a function instead; their c
+    is None. Dropping a channel timer with its channel cancels it; a function timer fires whether or
+    not its handle is kept.
+    """
+
+    def __cinit__(self, delay, *, heap=None):
+        init_channel_timer(self, delay, heap)
+
+    def stop(self):
+        """Cancel the timer. True if this call did: then the function will not run, and no receive
+        gets the value, even one that was due already. False if the timer was not active: its
+        function was launched (stop does not wait for it), its value received, or it had been
+        stopped before.
+        """
+        cdef th_core* c
+        cdef bint cancelled, idle = False
+        if th_fixed_flags(&self.t) & TH_CHANNEL:
+            return chan_stop(&(<Channel>self.t.func).ch)
+        if not FREE_THREADED and th_state(&self.t) == TH_IDLE:
+            return False
+        fetch_handle(<PyObject*>self)
+        c = self.heap.core
+        if inherited(c, &self.t):
+            disown(self)
+            return False
+        if FREE_THREADED or c.seq - self.t.seq < JUST_ARMED:
+            th_lock(c)
+            cancelled = stop_record(c, &self.t, &idle)
+            th_unlock(c)
+        else:
+            cancelled = cancel(c, &self.t)
+            if cancelled and c.stops % STOPS_A_SLICE == 0:
+                th_lock(c)
+                sweep(c)
+                debug_check(c)
+                th_unlock(c)
+        if cancelled:
+            if FREE_THREADED:
+                decref(<PyObject*>self)     # taken by arm
+            elif not always_tracked(c):
+                gc_track(<PyObject*>self)
+            if idle if FREE_THREADED else c.live == 0:
+                hold_no_more(c, <PyObject*>self.heap)
+        return cancelled
+
+    @cython.embedsignature(False)
+    def reset(self, delay=MISSING):
+        """reset($self, delay)\n--\n
+        Arm the timer anew, delay seconds from now. True if that cancelled a pending run or an
+        unreceived value, False if the timer was not active. Raises as the constructor does, and
+        leaves the timer as it was then; RuntimeError when its heap is closed.
+        """
+        cdef int64_t ns = 0
+        fetch_handle(<PyObject*>self)
+        to_ns(delay, &ns, b"Timer.reset() delay")
+        if th_fixed_flags(&self.t) & TH_CHANNEL:
+            return chan_arm(&(<Channel>self.t.func).ch, ns, 0)
+        return rearm(self, ns)
+
+    @property
+    def c(self):
+        """The Channel of a channel timer, the same across resets; None for a function timer."""
+        if th_fixed_flags(&self.t) & TH_CHANNEL:
+            return <Channel>self.t.func
+        return None
+
+    @property
+    def active(self):
+        """Whether stop() would return True: armed, or due and neither launched nor received."""
+        cdef bint active
+        if th_fixed_flags(&self.t) & TH_CHANNEL:
+            return chan_active(&(<Channel>self.t.func).ch)
+        if FREE_THREADED:
+            th_lock(self.heap.core)
+        active = pending(self.heap.core, &self.t)
+        if FREE_THREADED:
+            th_unlock(self.heap.core)
+        return active
+
+    @property
+    def when(self):
+        """The deadline in seconds on time.monotonic() (the heap's own clock for a manual heap), inf
+        for never; None when not active."""
+        cdef int64_t when
+        cdef bint active
+        if th_fixed_flags(&self.t) & TH_CHANNEL:
+            return chan_when(&(<Channel>self.t.func).ch)
+        th_lock(self.heap.core)
+        when = self.t.when
+        active = pending(self.heap.core, &self.t)
+        th_unlock(self.heap.core)
+        return deadline_or_inf(when) if active else None
+
+    def __repr__(self):
+        what = "Timer"
+        func = called(self)
+        if func is not None:
+            what = f"AfterFunc {func!r}"
+        when = self.when                # once: without a GIL it may be None the next time
+        return f"<timerheap.{what} {'inactive' if when is None else f'due at {when:.9f}'}>"
+
+    def __reduce__(self):
+        raise TypeError("cannot copy or pickle 'Timer' objects")
+
+
+def after(delay):
+    """Timer(delay).c: a channel that delivers one value, delay seconds from now.
+    """
+    cdef int64_t ns = 0
+    cdef Channel channel
+    to_ns(delay, &ns, b"after() delay")
+    channel = new_channel(current_default())
+    chan_arm(&channel.ch, ns, 0)
+    return channel

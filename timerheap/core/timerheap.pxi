@@ -1,0 +1,214 @@
+# TimerHeap, the class: what a user holds, counts, checks and closes.
+
+cdef size_t TIMER_BYTES = (<PyTypeObject*>Timer).tp_basicsize + COLLECTOR_BYTES
+cdef size_t CHANNEL_BYTES = (<PyTypeObject*>Channel).tp_basicsize
+
+
+cdef size_t armed_locked(th_core* c) noexcept nogil:
+    """Takes C, then M. The length of a heap where other threads may run meanwhile."""
+    cdef size_t channels, armed
+    th_chan_lock()
+    channels = c.chan_live + c.tickers
+    th_chan_unlock()
+    th_lock(c)
+    armed = 0 if c.closed else c.live + channels
+    th_unlock(c)
+    return armed
+
+
+cdef int refuse(TimerHeap heap) except -1:
+    """Why an arming did not happen; M is free again."""
+    if heap.core.closed:
+        raise RuntimeError(CLOSED_HEAP)
+    raise MemoryError()
+
+
+cdef class TimerHeap:
+    """A set of timers with one worker thread, which is started by the first function timer and
+    named after the heap. Channel timers need none.
+
+    Callbacks run on the worker, one after another, or are submitted to executor, anything with
+    submit(func, *args). What they raise is given to on_error(exception, timer), else to
+    threading.excepthook.
+
+    len(heap) is the number of timers that stop() would cancel: armed, due and not yet launched,
+    expired and not yet received. A heap is true even when it is empty. As a context manager it is
+    closed at the end of the block. A heap that nobody holds any more fires the function timers that
+    are armed on it, then ends its worker and goes.
+    """
+
+    def __cinit__(self, *args, **kwargs):
+        cdef bint roomy
+        self.core = <th_core*>calloc(1, sizeof(th_core))
+        if self.core == NULL:
+            raise MemoryError()
+        th_init_locks(self.core)
+        th_enlist(self.core)
+        th_lock(self.core)
+        roomy = resize_keys(self.core, th_page) and reserve_run(self.core, 1)
+        th_unlock(self.core)
+        if not roomy:
+            raise MemoryError()
+        self.jobs = set()
+        remember(self)              # here: a subclass may forget to call __init__
+        self.core.exiting = at_exit     # last: the exit handler finds the heap, or this finds that it has run
+
+    def __init__(self, name="timerheap", *, executor=None, on_error=None):
+        if not isinstance(name, str):
+            raise TypeError(f"{type(self).__name__}() name must be a str, not {type(name).__name__}")
+        if executor is not None and (isinstance(executor, type) or not hasattr(executor, "submit")):
+            raise TypeError(f"{type(self).__name__}() executor must be an object with a submit method, not "
+                            f"{an_instance(executor, object)}")
+        if on_error is not None and not callable(on_error):
+            raise TypeError(f"{type(self).__name__}() on_error must be callable, not {type(on_error).__name__}")
+        with cython.critical_section(self):
+            if self.name is not None:
+                raise RuntimeError("a timer heap cannot be initialised twice")
+            self.name = str.__str__(name)       # a plain str even of a subclass, an enumeration's member for one
+            self.executor = executor
+            self.on_error = on_error
+
+    def __dealloc__(self):
+        # No handle is left, and nothing is armed where a worker would fire it, or the heap would hold itself. The
+        # worker, if there is one, is parked, or has a run whose timers were all stopped: the rest is its to free.
+        cdef th_core* c = self.core
+        cdef bint alone
+        if c == NULL:
+            return
+        th_delist(c)
+        if c.manual:
+            let_all_go(self)
+        th_lock(c)
+        alone = c.post == NULL
+        if not alone:
+            c.closed = c.detached = True
+            th_signal(c)
+        th_unlock(c)
+        if alone:
+            th_core_free(c)
+
+    def __len__(self):
+        # What is left of a run when its heap is closed is void, even while the worker still lets go
+        # of it.
+        if FREE_THREADED:
+            return armed_locked(self.core)
+        return 0 if self.core.closed else self.core.live + self.core.chan_live + self.core.tickers
+
+    def __bool__(self):
+        return True
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self.close()
+
+    def __repr__(self):
+        state = "closed" if self.core.closed else f"{len(self)} armed"
+        return f"<timerheap.{type(self).__name__} {self.name!r}: {state}>"
+
+    def __reduce__(self):
+        raise TypeError(f"cannot copy or pickle {type(self).__name__!r} objects")
+
+    def __sizeof__(self):
+        return object.__sizeof__(self) + sizeof(th_core) + self.nbytes
+
+    @property
+    def closed(self):
+        """Whether close() has been called."""
+        return bool(self.core.closed)
+
+    @property
+    def nbytes(self):
+        """Bytes of memory this heap holds for its timers: the native arrays as far as they have
+        been touched, in whole pages, and the Timer and Channel objects that exist. Callbacks and their
+        arguments belong to the caller and do not count."""
+        cdef size_t native
+        th_lock(self.core)
+        native = native_bytes(self.core)
+        th_unlock(self.core)
+        return native + th_counted(&self.core.handles) * TIMER_BYTES + th_counted(&self.core.channels) * CHANNEL_BYTES
+
+    def stats(self):
+        """Counts since the heap was made, all ints. The ledger: arms == fired + received +
+        cancelled + armed - tickers.
+
+        armed: len(heap). arms: armings of one-shot timers. fired: callbacks launched. received:
+        values received. cancelled: armings undone by stop, reset, close or fork. tickers: Tickers
+        running, which none of the former counts. ticks: ticks received. errors: callbacks that
+        raised. wakeups: times the worker woke. batches, longest_batch: runs of due timers and the
+        size of the largest. rekeyed: postponed timers sorted anew. peak: most function timers armed
+        at once. nbytes: see nbytes.
+        """
+        cdef th_core* c = self.core
+        nbytes = self.nbytes
+        th_chan_lock()
+        cdef uint64_t chan_arms = c.chan_arms, received = c.received, chan_cancelled = c.chan_cancelled, ticks = c.ticks
+        cdef size_t chan_live = c.chan_live, tickers = c.tickers
+        th_chan_unlock()
+        th_lock(c)
+        cdef uint64_t arms = c.seq, fired = c.fired, cancelled = c.cancelled, wakeups = c.wakeups
+        cdef uint64_t batches = c.batches, longest = c.longest, rekeyed = c.rekeyed
+        cdef size_t live = c.live, peak = c.peak
+        cdef bint closed = c.closed
+        th_unlock(c)
+        return {
+            "armed": 0 if closed else live + chan_live + tickers,
+            "arms": arms + chan_arms,
+            "fired": fired,
+            "received": received,
+            "cancelled": cancelled + chan_cancelled,
+            "tickers": tickers,
+            "ticks": ticks,
+            "errors": th_counted(&c.errors),
+            "wakeups": wakeups,
+            "batches": batches,
+            "longest_batch": longest,
+            "rekeyed": rekeyed,
+            "peak": peak,
+            "nbytes": nbytes,
+        }
+
+    def check(self):
+        """Walk every invariant of the native heap. AssertionError names the first one broken, with
+        index and both values.
+        """
+        cdef th_core* c = self.core
+        cdef fault f
+        cdef bint good
+        # Under the GIL, so that no launch is half done (without one a launch is a single hold of M);
+        # sorting needs no GIL and ends by itself.
+        th_lock(c)
+        while c.sorting:
+            th_yield_lock(c)
+        good = check_heap(c, &f)
+        th_unlock(c)
+        if not good:
+            raise AssertionError(f"{f.what.decode()} at index {f.index}: {f.left} and {f.right}")
+
+    def close(self):
+        """Cancel every timer: handles are inactive, blocked receivers get RuntimeError, arming
+        raises RuntimeError. Callbacks that an executor has not begun are called off.
+
+        Waits for callbacks that are running, the executor's too: none begins once close() has
+        returned. Not for the one that it is called from, nor for one that is in a close() itself,
+        nor when the interpreter is on its way out. May be called again.
+        """
+        cdef th_core* c = self.core
+        th_lock(c)
+        first = not c.closed
+        c.closed = True
+        th_unlock(c)
+        close_channels(c)
+        let_all_go(self)
+        if not c.manual and not c.exiting:
+            mine = enter_close()
+            try:
+                join_worker(self, TH_NEVER)
+                end_jobs(self)
+            finally:
+                leave_close(mine)
+        if first and not c.running:
+            let_run_go(c, <PyObject*>self)      # of a worker that has died
+        if not (c.advancer if c.manual else c.running):     # else by whoever runs a callback at the moment
+            drop_hooks(self)

@@ -1,0 +1,210 @@
+# The worker, "timerproc": one daemon thread a heap that sleeps until the earliest deadline and
+# fires what is due.
+#
+# Its life is a loop of two halves.
+#
+#   next_run   without the GIL (park.pxi).  Takes M; parks on the condition variable until the root is due; collects the
+#              due timers into the run; lets M go; sorts the run.
+#   fire_run   with the GIL, taken once a run (and offered to others every GIL_SLICE callbacks).  Launches the
+#              run's entries one after another.  No mutex is held while a callback runs.
+#
+# Life. A heap holds itself (one reference, taken by the arming that makes it live, given back by whatever leaves
+# nothing armed) as long as something is armed that its worker will fire. The worker holds it while it fires, and in
+# between only the core: it may take a reference as long as something is armed. So a heap that nobody holds fires what
+# is armed, then goes, and takes its worker with it; where nothing is armed it goes at once. There is no ResourceWarning
+# for that: nothing is lost, and nothing is left.
+#
+# Launching. Up to the launch stop() gets True; the launch makes the timer IDLE and counts the fire,
+# so whoever comes later gets False. What keeps func and args alive during the call:
+#
+#   the handle exists       a strong reference to the handle, taken before the call, dropped after it
+#   orphan or carcass       the record's references, moved into the launch; the record's memory is freed first
+#   put aside               likewise, but the handle's memory is CPython's to free
+
+cdef enum:
+    GIL_SLICE = 128       # callbacks between two offers of the GIL
+
+
+cdef inline void hold(th_core* c, PyObject* heap) noexcept:
+    """What is armed will fire: the heap takes a reference to itself. Given up by hold_no_more."""
+    if not c.manual:
+        incref(heap)
+
+
+cdef inline void hold_no_more(th_core* c, PyObject* heap) noexcept:
+    """Nothing is armed any more: the heap gives up the reference to itself. Never the last one here."""
+    if not c.manual:
+        decref(heap)
+
+
+cdef void launch(th_core* c, PyObject* heap, bint fire) noexcept:
+    """Settle the next run entry: fire its timer if that is still DUE. With fire false (closing) only let go of it. heap
+    is the TimerHeap; NULL once that is gone: it held itself no longer, so nothing is DUE then."""
+    cdef th_timer* t
+    cdef th_timer record
+    cdef PyObject* handle
+    cdef uint16_t state
+    cdef bint idle
+    if FREE_THREADED:
+        th_lock(c)
+        fire = fire and not c.closed    # after close() has cancelled what is due, nothing is launched
+    t = settle(c, fire, &state, &idle)
+    if t.flags & (TH_ORPHAN | TH_CARCASS):
+        record = t[0]
+        if FREE_THREADED:
+            th_unlock(c)
+        if state == TH_ARMED:
+            return                  # armed anew before its handle died: it stays in the heap
+        free_record(c, t)
+        if state == TH_DUE and fire:
+            call(<TimerHeap>heap, &record, NULL)
+        drop_call(record.func, record.args, record.flags)
+    else:
+        if FREE_THREADED:
+            th_unlock(c)
+        handle = handle_of(t)
+        if state == TH_DUE and put_aside(handle):
+            record = t[0]
+            t.func = t.args = NULL
+            if fire:
+                call(<TimerHeap>heap, &record, NULL)
+            drop_call(record.func, record.args, record.flags)
+        elif state == TH_DUE:
+            if not FREE_THREADED:
+                incref(handle)          # given back below; free-threaded: the heap's own reference, taken by arm
+            if not always_tracked(c):
+                gc_track(handle)
+            if fire:
+                call(<TimerHeap>heap, t, handle)
+            decref(handle)
+    if idle:
+        hold_no_more(c, heap)
+
+
+cdef void fire_run(TimerHeap heap) noexcept:
+    """Launch every entry of the run, in order, each callback in an empty context. The run is empty
+    afterwards, unless the worker has to leave.
+
+    One empty context serves all callbacks until one of them leaves a variable behind in it.
+    """
+    cdef th_core* c = heap.core
+    cdef PyObject* context = NULL
+    cdef size_t count = 0
+    cdef uint32_t generation = c.generation
+    cdef bint told = False
+    # A callback may fork: in the child the run has been let go of, and a new worker may already
+    # fill it.
+    while c.generation == generation and c.run_head < c.run_len and not c.exiting:
+        if context == NULL and not c.closed and not enter_fresh_context(&context):
+            if not told:
+                write_unraisable(NULL)
+            told = True
+            PyErr_Clear()
+            with nogil:
+                th_nap()            # memory may come back; until then what is due is late
+            continue
+        if c.run_head + PREFETCH < c.run_len:
+            prefetch(c.run[c.run_head + PREFETCH].timer)
+        launch(c, <PyObject*>heap, context != NULL and not c.closed)
+        if context != NULL and PyObject_Size(context) != 0:
+            leave_context(&context)
+        count += 1
+        if count % GIL_SLICE == 0:
+            with nogil:
+                pass
+    leave_context(&context)
+    if c.generation == generation and c.run_head == c.run_len:
+        empty_run(c)
+
+
+cdef void let_run_go(th_core* c, PyObject* heap) noexcept:
+    """Cancel what is left of the run. For the thread that owns it: the worker, or whoever stands in
+    for it."""
+    while c.run_head < c.run_len:
+        launch(c, heap, False)
+    empty_run(c)
+
+
+cdef int let_all_go(TimerHeap heap) except -1:
+    """Cancel every timer in the heap, for close(). One by one, because
+    releasing a callback may run a finalizer, which must find the heap in order."""
+    cdef th_core* c = heap.core
+    cdef th_timer* t
+    cdef th_timer record
+    cdef bint idle
+    while True:
+        th_lock(c)
+        t = cancel_last(c)
+        if t == NULL:
+            th_unlock(c)
+            return 0
+        idle = c.live == 0
+        record = t[0]
+        if record.flags & (TH_ORPHAN | TH_CARCASS):
+            t.func = t.args = NULL
+            if record.flags & TH_ORPHAN:
+                th_slab_free(&c.orphans, t, sizeof(th_timer))
+            th_unlock(c)
+            if record.flags & TH_CARCASS and not record.flags & TH_PINNED:
+                th_del_timer(handle_of(t))
+            drop_call(record.func, record.args, record.flags)
+        else:
+            th_unlock(c)
+            if FREE_THREADED:
+                decref(handle_of(t))
+            elif not always_tracked(c) and not put_aside(handle_of(t)):
+                gc_track(handle_of(t))
+        if idle:
+            hold_no_more(c, <PyObject*>heap)
+
+
+# ---- the thread -----------------------------------------------------------------------------------------------------
+
+cdef inline PyObject* hold_to_fire(th_core* c, th_post* post) noexcept:
+    """A reference to the heap, or NULL if nothing of the run is left: then there may be none. As long as something is
+    armed the heap holds itself, or is about to and held by whoever arms: so this, of all counts, is safe under M."""
+    cdef PyObject* heap = NULL
+    th_lock(c)
+    if c.live:
+        heap = <PyObject*>post.heap
+        incref(heap)
+    th_unlock(c)
+    return heap
+
+
+cdef void drop_hooks(TimerHeap heap) noexcept:
+    """After the last callback of a closed heap. The collector does not look into channels: an object that owns a Ticker
+    and a heap with one of its methods as on_error would live for ever by it."""
+    with cython.critical_section(heap):
+        hooks = heap.executor, heap.on_error    # let go of at the return
+        heap.executor = heap.on_error = None
+
+
+cdef void timerproc(th_post* post) noexcept:
+    """The worker's whole life, between the thread's birth and its end."""
+    cdef th_core* c = post.core
+    cdef PyObject* heap
+    cdef bint due = True
+    appear(post)
+    while due:
+        with nogil:
+            due = next_run(post)
+        th_post_to_call(post)       # finalizers may start processes as callbacks may
+        if not due:
+            break
+        heap = hold_to_fire(c, post)
+        if heap == NULL:
+            let_run_go(c, NULL)
+            continue
+        c.firing = True
+        fire_run(<TimerHeap>heap)
+        due = post.core != NULL         # else this is the child of a callback's fork
+        if due:
+            c.firing = False
+            if c.closed:
+                drop_hooks(<TimerHeap>heap)
+        decref(heap)
+    disappear(post)
+
+
+th_timerproc = timerproc
