@@ -879,3 +879,55 @@ def test_a_due_handle_dropped_with_a_finalizer_that_lets_the_worker_on():
             heap.check()
         heap.close()
     """, "-X", "dev")
+
+
+@pytest.mark.parametrize(
+    ("heap", "delay", "end"),
+    [
+        ("ManualHeap()", 1, "heap.advance(1)"),
+        ("TimerHeap()", FAR, "heap.close()"),
+        ("TimerHeap()", 0, "gate.set() or over.wait(30)"),
+    ],
+    ids=["driven", "closed", "fired"],
+)
+def test_a_dead_handle_that_the_interpreter_has_put_aside_is_let_be(heap, delay, end):
+    """Where the stack is nearly used up, CPython 3.14 puts off the release of an object, before the type hears of it.
+    What runs until then may come upon a timer that is armed, and whose handle nobody holds any more."""
+    run_ok(f"""
+        import sys, threading
+        from timerheap import AfterFunc, TimerHeap
+        from timerheap.testing import ManualHeap
+
+        class End:
+            def __del__(self):
+                try:
+                    {end}
+                    ended.append(1)
+                except RecursionError:
+                    pass                # too deep yet
+
+        def scenario():
+            chain = None
+            for n in range(DEPTH):      # a list releases its last item first
+                chain = [End() if n % 8 == 0 else None, chain, AfterFunc({delay}, count, heap=heap)]
+            AfterFunc({delay}, over.set, heap=heap)
+            del chain
+
+        def count():
+            counted[0] += 1
+
+        DEPTH = 20_000
+        gate, over, ended, counted = threading.Event(), threading.Event(), [], [0]
+        heap = {heap}
+        if {delay} == 0:
+            AfterFunc(0, gate.wait, 30, heap=heap)
+        threading.stack_size(512 * 1024)
+        thread = threading.Thread(target=scenario)
+        thread.start()
+        thread.join()
+        assert ended
+        assert counted[0] == ({delay} < {FAR}) * DEPTH, counted
+        heap.check()
+        assert len(heap) == 0
+        heap.close()
+    """)
