@@ -218,7 +218,8 @@ int main(int argc, char **argv)
 
 def python_library():
     """The library that a program with an interpreter inside links with, or None."""
-    for directory, name in (("LIBDIR", "LDLIBRARY"), ("LIBPL", "LIBRARY"), ("LIBDIR", "LIBRARY")):
+    places = ("LIBDIR", "LDLIBRARY"), ("LIBPL", "LDLIBRARY"), ("LIBPL", "LIBRARY"), ("LIBDIR", "LIBRARY")
+    for directory, name in places:
         path = Path(sysconfig.get_config_var(directory) or "", sysconfig.get_config_var(name) or "?")
         if path.exists():
             return path
@@ -231,10 +232,10 @@ def test_an_interpreter_that_is_initialized_anew_is_refused(tmp_path):
     source, program = tmp_path / "embedded.c", tmp_path / "embedded"
     source.write_text(EMBEDDED)
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
-    libraries = shlex.split(f"{sysconfig.get_config_var('LIBS')} {sysconfig.get_config_var('SYSLIBS')}")
+    flags = shlex.split(" ".join(sysconfig.get_config_var(name) for name in ("LIBS", "SYSLIBS", "LINKFORSHARED")))
     subprocess.run(
-        [*compiler, "-I", sysconfig.get_path("include"), source, python_library(), *libraries, "-lm", "-ldl",
-         "-lpthread", "-rdynamic", f"-Wl,-rpath,{sysconfig.get_config_var('LIBDIR')}", "-o", program],
+        [*compiler, "-I", sysconfig.get_path("include"), source, python_library(), *flags, "-lm", "-ldl",
+         "-lpthread", f"-Wl,-rpath,{sysconfig.get_config_var('LIBDIR')}", "-o", program],
         check=True,
     )
     code = f"""if True:
