@@ -34,7 +34,7 @@ typedef struct th_post {
     atomic_int holders;
     uint32_t ended;         /* a word: 1 once the thread is all but gone */
     atomic_int closing;     /* close() calls that a callback is in: they are not waited for */
-    _Atomic pid_t tid;      /* the system's id of the thread; 0 until it has begun */
+    atomic_ulong tid;       /* the system's id of the thread; 0 until it has begun */
     th_core *core;          /* NULL once the post has been left; the thread's to write, and fork's */
     void *heap;             /* PyObject *, the TimerHeap, borrowed: there as long as something is armed, see Life */
     void *thread;           /* PyObject *, owned by the thread: the Worker that stands for it */
@@ -88,7 +88,7 @@ static inline int th_post_ended(th_post *post)
     return (int)th_word(&post->ended);
 }
 
-static inline pid_t th_post_tid(th_post *post)
+static inline unsigned long th_post_tid(th_post *post)
 {
     return atomic_load(&post->tid);
 }
@@ -136,8 +136,8 @@ static inline void th_post_await(th_post *post, int64_t deadline)
 static inline void th_post_await_system(th_post *post)
 {
     struct timespec nap = {0, 20000};
-    pid_t tid = th_post_tid(post);
-    for (int i = 0; i < 10000 && tid && syscall(SYS_tgkill, getpid(), tid, 0) == 0; i++)
+    unsigned long tid = th_post_tid(post);
+    for (int i = 0; i < 10000 && tid && syscall(SYS_tgkill, getpid(), (pid_t)tid, 0) == 0; i++)
         nanosleep(&nap, NULL);
 }
 
@@ -174,8 +174,8 @@ static inline int th_post_start(th_post *post, unsigned long (*start)(void (*)(v
     return 1;
 }
 
-/* In the new thread, first of all. */
-static inline void th_post_begin(th_post *post, unsigned long ident)
+/* In the new thread, first of all: its number as CPython counts, and as the system does. */
+static inline void th_post_begin(th_post *post, unsigned long ident, unsigned long tid)
 {
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL); /* it would end in its wait, holding M */
     atomic_store(&post->ident, ident);
@@ -184,7 +184,7 @@ static inline void th_post_begin(th_post *post, unsigned long ident)
     th_precise_sleeps();
     th_my_post = post;
     pthread_setspecific(th_post_key, post);
-    atomic_store(&post->tid, (pid_t)syscall(SYS_gettid));
+    atomic_store(&post->tid, tid);
 }
 
 static inline void th_post_to_park(th_post *post)

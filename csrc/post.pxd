@@ -15,7 +15,7 @@ cdef extern from "post.h" nogil:
     void th_post_drop(th_post* post)
     th_post* th_post_of(th_core* c)
     bint th_post_ended(th_post* post)
-    int th_post_tid(th_post* post)
+    unsigned long th_post_tid(th_post* post)
     unsigned long th_post_ident(th_post* post)
     void th_post_disappear(th_post* post)
     bint th_post_disappeared(th_post* post)

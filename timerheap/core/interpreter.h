@@ -155,12 +155,18 @@ static PyThreadState *th_new_state(void) /* PyThreadState_New of 3.11 would cras
 static PyThreadState *th_new_state(void) { return PyThreadState_New(PyInterpreterState_Main()); }
 #endif
 
+#ifdef PY_HAVE_THREAD_NATIVE_ID
+#define th_native_id() PyThread_get_thread_native_id()
+#else
+#define th_native_id() PyThread_get_thread_ident()
+#endif
+
 /* The thread of a worker. Its state is not made by PyGILState_Ensure, which ends the process for want of memory. */
 static void th_run_worker(void *arg)
 {
     th_post *post = arg;
     PyThreadState *state;
-    th_post_begin(post, PyThread_get_thread_ident());
+    th_post_begin(post, PyThread_get_thread_ident(), th_native_id());
     while ((state = th_new_state()) == NULL)
         th_nap();
     PyEval_AcquireThread(state);
