@@ -1,13 +1,13 @@
 /* Channel timers: no heap entry and no worker, only a deadline that every receiver compares with the clock.
  *
  * A channel timer that nobody waits on costs nothing while it runs; whoever polls it finds it ready
- * as soon as its deadline has passed. Whoever blocks on it sleeps until that deadline on a futex of
+ * as soon as its deadline has passed. Whoever blocks on it sleeps until that deadline on a word of
  * its own:
  *
  *   - Blocked receivers stand in line at each channel they wait on (a th_node a channel), in the order in which they
  *     began to. The first in line watches the channel, the others wait for their turn: one firing wakes one receiver.
  *   - Who leaves the head of a line hands the watch to the next. Whoever has left for the handlers of signals comes
- *     back to its place: the main thread looks for signals once a second, and would never be the first in a long line.
+ *     back to its place: the main thread looks for signals now and then, and would never be the first in a long line.
  *   - Who changes a channel so that its watcher has to look (an earlier deadline, a new arming, a stop, a handing over)
  *     puts the head's node on the list of changed nodes of its waiter, and wakes that. The waiter then looks at
  *     those nodes only. The stop of a Ticker, which ends iterations, goes down the line from one to the next.
@@ -33,12 +33,8 @@
 #ifndef TIMERHEAP_CHANNEL_H
 #define TIMERHEAP_CHANNEL_H
 
-#include <errno.h>
-#include <linux/futex.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include "core.h"
+#include "platform.h"
 #include "word.h"
 
 typedef struct th_chan {
@@ -86,7 +82,7 @@ typedef struct th_waiter {
     th_node *changed;       /* nodes to look at; guard C */
     int again;              /* all of them are; guard C */
     uint64_t arrival;       /* its number among all waiters, 0 before it first joined a line; guard C */
-    _Atomic uint32_t woken; /* the futex: 0 while it sleeps, or is about to, and there is nothing to look at */
+    _Atomic uint32_t woken; /* its word: 0 while it sleeps, or is about to, and there is nothing to look at */
 } th_waiter;
 
 static pthread_mutex_t th_channels = PTHREAD_MUTEX_INITIALIZER;  /* C */
@@ -233,13 +229,13 @@ static inline void th_leave_ring(th_group *g)
     g->next->prev = g->prev;
 }
 
-/* True if that took a system call. */
+/* True if that took a call that wakes threads. */
 static inline int th_wake(th_waiter *w)
 {
     th_step();
     if (atomic_exchange(&w->woken, 1))
         return 0;
-    syscall(SYS_futex, &w->woken, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+    th_wake_word_of((uint32_t *)&w->woken, 1);
     return 1;
 }
 
@@ -289,24 +285,17 @@ static inline int th_wait(th_waiter *w, int64_t deadline)
     return th_await_word((uint32_t *)&w->woken, 0, deadline);
 }
 
-/* Sleep until the absolute deadline. Returns EINTR after a signal, else 0. */
-static inline int th_sleep_until(int64_t deadline)
-{
-    struct timespec ts = th_timespec(deadline);
-    return clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL) == EINTR ? EINTR : 0;
-}
-
-/* Run by a blocking call around its sleeps: the default slack would add 50 us to each. */
+/* Run by a blocking call around its sleeps: Linux's default slack would add 50 us to each. */
 static inline unsigned long th_slack_fine(void)
 {
-    long slack = prctl(PR_GET_TIMERSLACK, 0UL, 0UL, 0UL, 0UL);
+    unsigned long slack = th_slack();
     th_precise_sleeps();
-    return slack > 0 ? (unsigned long)slack : 1UL;
+    return slack ? slack : 1;
 }
 
 static inline void th_slack_restore(unsigned long slack)
 {
-    prctl(PR_SET_TIMERSLACK, slack, 0UL, 0UL, 0UL);
+    th_set_slack(slack);
 }
 
 static inline int th_chan_live(const th_chan *ch)

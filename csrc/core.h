@@ -15,10 +15,10 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/prctl.h>
 
 #include "clock.h"
 #include "pages.h"
+#include "platform.h"
 #include "slab.h"
 #include "timer.h"
 #include "tuning.h"
@@ -104,10 +104,6 @@ typedef struct th_core {
     _Atomic uintptr_t holder; /* pthread_self() of who holds M, 0: nobody; guard M to write */
 #endif
 } th_core;
-
-/* In the thread's static block: elsewhere the C library would allocate them when a thread first comes here, and
- * abort the process where it cannot. */
-#define TH_THREAD static __thread __attribute__((tls_model("initial-exec")))
 
 static _Atomic uint64_t th_threads; /* threads that have a number */
 TH_THREAD uint64_t th_number;
@@ -211,12 +207,8 @@ static inline void th_yield_lock(th_core *c)
  * destroyed (destroying a condition variable waits for its sleepers, and the child has none). */
 static inline void th_init_locks(th_core *c)
 {
-    pthread_condattr_t attr;
     pthread_mutex_init(&c->mutex, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&c->cond, &attr);
-    pthread_condattr_destroy(&attr);
+    th_init_cond(&c->cond);
     atomic_store(&c->contended, 0);
     c->wake_at = INT64_MIN;
     c->parked = 0;
@@ -256,12 +248,7 @@ static inline void th_park(th_core *c, int64_t wake_at)
     c->wake_at = wake_at;
     c->parked = 1;
     th_note_free(c);
-    if (wake_at == TH_NEVER)
-        pthread_cond_wait(&c->cond, &c->mutex);
-    else {
-        struct timespec ts = th_timespec(wake_at);
-        pthread_cond_timedwait(&c->cond, &c->mutex, &ts);
-    }
+    th_wait_cond(&c->cond, &c->mutex, wake_at);
     th_note_held(c);
     c->parked = 0;
     c->wake_at = INT64_MIN;
@@ -276,14 +263,13 @@ static inline void th_signal(th_core *c)
 /* A millisecond, for whoever has nothing to go on with. */
 static inline void th_nap(void)
 {
-    struct timespec nap = {0, 1000000};
-    nanosleep(&nap, NULL);
+    th_pause(TH_NS_PER_S / 1000);
 }
 
-/* The kernel rounds a thread's sleeps up by its timer slack, 50 us unless told otherwise. */
+/* The system rounds a thread's sleeps up by its slack, where there is such a thing. */
 static inline void th_precise_sleeps(void)
 {
-    prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL);
+    th_set_slack(1);
 }
 
 #endif

@@ -74,6 +74,7 @@ static void th_disown(th_core *c)
  * of those who stood before them. */
 static void th_after_fork_in_child(void)
 {
+    th_platform_after_fork();
     th_after_fork_in_parent();
     pthread_mutex_init(&th_list, NULL);
     th_channels_after_fork();

@@ -12,6 +12,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "platform.h"
+
 /* Bytes of a page: 4,096, and on some machines 16 or 64 times 1,024, always a power of two. Addresses and sizes given to
  * the functions below are multiples of it: the system rounds some up and refuses others. */
 #ifndef th_page /* chosen by tests/native */
@@ -30,7 +32,7 @@ static inline size_t th_whole_pages(size_t size)
 /* A private mapping of size bytes whose address is a multiple of align (a power of two, a page at least), or NULL. */
 static inline void *th_map_aligned(size_t size, size_t align)
 {
-    char *base = mmap(NULL, size + align, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    char *base = mmap(NULL, size + align, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | TH_MAP_LAZY, -1, 0);
     if (base == MAP_FAILED)
         return NULL;
     size_t head = (size_t)(-(uintptr_t)base & (align - 1));
@@ -47,22 +49,22 @@ static inline void th_unmap(void *base, size_t size)
         munmap(base, size);
 }
 
-/* Hand back what is in size bytes of a mapping, which stays, and reads as zeros from then on. 0 when the system does not
- * take it. */
+/* Hand back what is in size bytes of a mapping, which stays; what is read there is unspecified from then on. 0 when the
+ * system does not take it. */
 static inline int th_unback(void *base, size_t size)
 {
-    return size == 0 || madvise(base, size, MADV_DONTNEED) == 0;
+    return size == 0 || th_drop_pages(base, size);
 }
 
 /* Resize the mapping base (NULL when old is 0) from old to size bytes, keeping its contents; both whole pages,
- * size > 0. Returns the new address, or NULL with the old mapping intact. Page tables move, bytes do not. */
+ * size > 0. Returns the new address, or NULL with the old mapping intact. */
 static inline void *th_remap(void *base, size_t old, size_t size)
 {
     void *moved;
     if (old == 0)
         moved = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     else
-        moved = mremap(base, old, size, MREMAP_MAYMOVE);
+        moved = th_move_pages(base, old, size);
     return moved == MAP_FAILED ? NULL : moved;
 }
 

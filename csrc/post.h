@@ -15,7 +15,7 @@
  * first (core.detached), leaving frees the core.
  *
  * What a thread hands to those that it starts. A parked worker takes no signals: one that the program has blocked
- * everywhere and awaits with sigwait must not end up here. And it sleeps with a timer slack of 1 ns instead of 50 us.
+ * everywhere and awaits with sigwait must not end up here. And on Linux it sleeps with a timer slack of 1 ns, not 50 us.
  * Both would be inherited by the processes and threads that callbacks start. So the worker changes clothes: callbacks
  * run with the signal mask of the thread that started the heap's first worker, whoever starts it again later (after a
  * fork, with signals blocked around it), and with the slack that the thread was born with. Signals that a thread sends
@@ -24,10 +24,8 @@
 #ifndef TIMERHEAP_POST_H
 #define TIMERHEAP_POST_H
 
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include "core.h"
+#include "platform.h"
 #include "word.h"
 
 typedef struct th_post {
@@ -135,10 +133,9 @@ static inline void th_post_await(th_post *post, int64_t deadline)
  * warn of a fork beside them. */
 static inline void th_post_await_system(th_post *post)
 {
-    struct timespec nap = {0, 20000};
     unsigned long tid = th_post_tid(post);
-    for (int i = 0; i < 10000 && tid && syscall(SYS_tgkill, getpid(), (pid_t)tid, 0) == 0; i++)
-        nanosleep(&nap, NULL);
+    if (tid)
+        th_await_gone(tid);
 }
 
 /* ---- the life of the thread ---- */
@@ -177,10 +174,10 @@ static inline int th_post_start(th_post *post, unsigned long (*start)(void (*)(v
 /* In the new thread, first of all: its number as CPython counts, and as the system does. */
 static inline void th_post_begin(th_post *post, unsigned long ident, unsigned long tid)
 {
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL); /* it would end in its wait, holding M */
+    int was;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &was); /* it would end in its wait, holding M */
     atomic_store(&post->ident, ident);
-    long slack = prctl(PR_GET_TIMERSLACK, 0UL, 0UL, 0UL, 0UL);
-    post->slack = slack > 0 ? (unsigned long)slack : 0; /* 0: the default */
+    post->slack = th_slack();
     th_precise_sleeps();
     th_my_post = post;
     pthread_setspecific(th_post_key, post);
@@ -201,7 +198,7 @@ static inline void th_post_to_park(th_post *post)
 static inline void th_post_to_call(th_post *post)
 {
     if (post->parked) {
-        prctl(PR_SET_TIMERSLACK, post->slack, 0UL, 0UL, 0UL);
+        th_set_slack(post->slack);
         pthread_sigmask(SIG_SETMASK, &post->callback_mask, NULL);
         post->parked = 0;
     }

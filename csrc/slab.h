@@ -23,8 +23,9 @@
 #include <stdint.h>
 
 #include "pages.h"
+#include "platform.h"
 
-#ifdef __SANITIZE_ADDRESS__
+#if TH_ADDRESS_SANITIZER
 #include <sanitizer/asan_interface.h>
 #define TH_POISON(start, size) __asan_poison_memory_region(start, size)
 #define TH_UNPOISON(start, size) __asan_unpoison_memory_region(start, size)

@@ -1,14 +1,10 @@
-/* A word that threads wait for: a 32-bit futex, private to the process. */
+/* A word that threads wait for, 32 bits, private to the process. What waiting promises is in platform.h. */
 #ifndef TIMERHEAP_WORD_H
 #define TIMERHEAP_WORD_H
 
-#include <errno.h>
-#include <linux/futex.h>
 #include <stdint.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
-#include "clock.h"
+#include "platform.h"
 
 static inline uint32_t th_word(const uint32_t *word)
 {
@@ -18,7 +14,7 @@ static inline uint32_t th_word(const uint32_t *word)
 /* Let everybody who waits look again. */
 static inline void th_wake_word(uint32_t *word)
 {
-    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+    th_wake_word_of(word, INT32_MAX);
 }
 
 static inline void th_set_word(uint32_t *word, uint32_t value)
@@ -37,10 +33,7 @@ static inline int th_move(uint32_t *word, uint32_t from, uint32_t to)
  * signal, else 0. */
 static inline int th_await_word(uint32_t *word, uint32_t value, int64_t deadline)
 {
-    struct timespec ts = th_timespec(deadline);
-    long r = syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, value, deadline == TH_NEVER ? NULL : &ts, NULL,
-                     FUTEX_BITSET_MATCH_ANY);
-    return r == -1 && errno == EINTR ? EINTR : 0;
+    return th_wait_word(word, value, deadline);
 }
 
 #endif
