@@ -202,7 +202,7 @@ TH_THREAD PyObject *th_later; /* handles put off because of that, linked through
  * for AddressSanitizer, which knows the memory of malloc. */
 #define TH_TIMER_SIZE (sizeof(PyObject) + sizeof(void *) + sizeof(th_timer)) /* object, heap, record */
 
-#if TH_FREE_THREADED || defined(__SANITIZE_ADDRESS__)
+#if TH_FREE_THREADED || TH_ADDRESS_SANITIZER
 #define th_new_timer(type) ((PyObject *)PyObject_GC_New(PyObject, type))
 #define th_del_timer(o) PyObject_GC_Del(o)
 #define th_examine_header(type, bytes) ((void)(bytes))
