@@ -4,6 +4,7 @@ Environment:
 
 TIMERHEAP_DEBUG=1        assertions, and check() around each mutation of a heap; warnings are errors
 TIMERHEAP_SANITIZE=name  address, undefined or thread: instrumented by that sanitizer
+TIMERHEAP_PORTABLE=1     by POSIX alone, as on any system but Linux: see csrc/platform.h
 """
 
 import os
@@ -16,6 +17,7 @@ from setuptools.command.build_ext import build_ext
 
 DEBUG = os.environ.get("TIMERHEAP_DEBUG", "0") not in ("", "0")
 SANITIZER = os.environ.get("TIMERHEAP_SANITIZE", "")
+PORTABLE = os.environ.get("TIMERHEAP_PORTABLE", "0") not in ("", "0")
 
 WARNINGS = [
     "-Wall",
@@ -33,6 +35,8 @@ def compile_flags():
         flags += ["-O1", "-g", "-UNDEBUG", "-DTIMERHEAP_DEBUG=1", "-Werror"]
     else:
         flags += ["-O3", "-DNDEBUG"]
+    if PORTABLE:
+        flags.append("-DTH_PORTABLE=1")
     if SANITIZER:
         flags += [f"-fsanitize={SANITIZER}", "-fno-omit-frame-pointer", "-g"]
     return flags
@@ -41,7 +45,7 @@ def compile_flags():
 def link_flags():
     if SANITIZER:
         return [f"-fsanitize={SANITIZER}"]
-    return [] if DEBUG else ["-Wl,-s"]
+    return ["-Wl,-s"] if sys.platform == "linux" and not DEBUG else []  # Apple's linker does not strip
 
 
 class FlavouredBuild(build):
@@ -50,7 +54,7 @@ class FlavouredBuild(build):
     def initialize_options(self):
         super().initialize_options()
         flavour = "debug" if DEBUG else "release"
-        self.build_base = os.path.join("build", "-".join(filter(None, [flavour, SANITIZER])))
+        self.build_base = os.path.join("build", "-".join(filter(None, [flavour, "portable" if PORTABLE else "", SANITIZER])))
 
 
 class CythonBuildExt(build_ext):

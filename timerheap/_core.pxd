@@ -10,6 +10,7 @@ from core cimport *
 from fork cimport *
 from interpreter cimport *
 from pages cimport *
+from platform cimport *
 from post cimport *
 from slab cimport *
 from timer cimport *

@@ -16,6 +16,7 @@ class _Executor(Protocol):
     def submit(self, fn: Callable[..., Any], /, *args: Any) -> object: ...
 
 DEBUG: Final[bool]
+PORTABLE: Final[bool]
 
 @disjoint_base
 class TimerHeap:

@@ -10,7 +10,8 @@ the parts that work on objects stand above those that make them; and timerproc, 
 
     compiler.h        what compilers have beyond C
     tuning.h          numbers that measurement chose
-    clock.h           the clock and saturating arithmetic
+    platform.h        what differs from one system to another
+    clock.h           time and saturating arithmetic
     timer.h           the 40-byte timer record, its states and who guards them; a glossary
     pages.h           memory from the kernel
     slab.h            slots of one size in it
@@ -72,6 +73,7 @@ from _collections_abc import AsyncGenerator, Coroutine, Generator
 cimport cython
 
 DEBUG = bool(DEBUG_BUILD)
+PORTABLE = bool(PORTABLE_BUILD)     # by POSIX alone, see csrc/platform.h
 
 include "core/heap.pxi"
 include "core/check.pxi"

@@ -36,8 +36,9 @@ cdef list live_heaps():
 
 cdef inline int64_t signals_at() noexcept nogil:
     """When a blocked thread has to look for signals, whose handlers run in the main thread. One that arrives between
-    the last look and the system call interrupts nothing: so the main thread wakes once a second."""
-    return th_monotonic() + NS_PER_S if current_thread() == main_thread else TH_NEVER
+    the last look and the system call interrupts nothing, and not every system lets one interrupt a wait: so the main
+    thread wakes now and then."""
+    return th_monotonic() + SIGNALS_EVERY if current_thread() == main_thread else TH_NEVER
 
 
 cdef bint program_ends():
