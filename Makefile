@@ -106,7 +106,7 @@ $(venv)-%/.installed: $(venv)-%/.created $(package)
 	@.ci/preflight '$(PYTHON)'
 	@echo "building timerheap ($*), about a minute"
 	@$(call quietly,TIMERHEAP_DEBUG=$(if $(filter debug,$*),1,0) TIMERHEAP_SANITIZE=$(call sanitizer,$*) \
-		$(@D)/bin/python -m pip install .)
+		TIMERHEAP_PORTABLE=$(if $(filter portable,$*),1,0) $(@D)/bin/python -m pip install .)
 	@touch $@
 
 # The package itself is in place by now, and stays: only what its extra asks for is added.

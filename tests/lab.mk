@@ -79,11 +79,20 @@ tsan-ft-here: $(venv)-tsan/.with-test
 	@$(call run,$(venv)-tsan) tests/stress/ledger.py --threads $(or $(THREADS),8) $(if $(SEED),--seed $(SEED)) \
 		--operations $(or $(OPERATIONS),1000000) $(STRESS_ARGS)
 
+## make test-portable the tests and the ledger on a release build by POSIX alone   SECONDS=60
+.PHONY: test-portable
+test-portable: $(venv)-portable/.with-test $(venv)-portable/.with-cli $(if $(green),$(venv)-portable/.with-green)
+	@echo "== tests and ledger on the portable build, $(tag)"
+	@$(call run,$(venv)-portable) -m pytest $(PYTEST_ARGS)
+	@$(call run,$(venv)-portable) tests/stress/ledger.py --seconds $(or $(SECONDS),60) --threads $(or $(THREADS),8) \
+		$(if $(SEED),--seed $(SEED)) $(STRESS_ARGS)
+
 ## make test-native  the C core against a model: gcc, sanitizers, a fixed share of random histories
 ## make fuzz         the same under libFuzzer             SECONDS=60, CLANG=clang-14
 ## make valgrind     the C core under memcheck and DRD
-# The native core alone (tests/native/README.md): the parts of timerheap/core without Python, as C. CLANG and its LLVM tools are one
-# version's; everything but `make fuzz` needs the C compiler only.
+## make test-aarch64 the C core on another architecture: Debian's cross compiler, qemu
+# The native core alone (tests/native/README.md): the parts of timerheap/core without Python, as C. CLANG and its LLVM
+# tools are one version's; everything but `make fuzz` needs the C compiler only.
 CLANG ?= $(firstword $(notdir $(wildcard /usr/bin/clang-19 /usr/bin/clang-14 /usr/bin/clang)) clang)
 llvm = $(patsubst clang%,llvm-$(1)%,$(notdir $(CLANG)))
 native := build/native
@@ -96,13 +105,40 @@ native_cc = $(CC) $(native_flags) -Wall -Wextra -Werror -Wno-unused-parameter -W
 	-Wno-cast-function-type -ffunction-sections -fdata-sections
 native_clang = $(CLANG) $(native_flags) -Wno-everything -DNATIVE_NARROW
 
-.PHONY: test-native fuzz valgrind
-test-native: $(native)/replay-asan $(native)/replay $(native)/slab-asan $(native)/slab $(native)/threads-tsan
+.PHONY: test-native fuzz valgrind test-aarch64
+test-native: $(addprefix $(native)/,replay-asan replay-portable-asan replay slab-asan slab threads-tsan \
+		platform platform-portable platform-tsan platform-portable-tsan)
 	@$(native)/replay-asan --runs 2000 --seed 1 tests/native/corpus/*
 	@$(native)/slab-asan --runs 8 --seed 1
 	@$(native)/slab --runs 20 --seed 2
 	@$(native)/replay --runs 8 --seed 1
 	@$(native)/threads-tsan --operations 100000
+	@$(native)/replay-portable-asan --runs 300 --seed 1
+	@for twin in platform platform-portable; do \
+		$(native)/$$twin && $(native)/$$twin-tsan --rounds 200 --forks 0 || exit 1; \
+	done
+
+# Built here, run by an emulator of the processor and of the system calls. That one loses its own threads where a child
+# of a process with several starts any: no forks.
+cross := aarch64-linux-gnu
+emulated = qemu-aarch64 -L /usr/$(cross) $(native)/aarch64
+on_aarch64 := $(addprefix $(native)/aarch64/,replay replay-narrow slab threads platform platform-portable)
+test-aarch64: $(on_aarch64)
+	@$(emulated)/replay-narrow --runs 300 --seed 1 tests/native/corpus/*
+	@$(emulated)/replay --runs 8 --seed 1
+	@$(emulated)/slab --runs 2 --seed 1
+	@$(emulated)/threads --operations 20000
+	@$(emulated)/platform --rounds 500 --forks 0
+	@$(emulated)/platform-portable --rounds 500 --forks 0
+
+.PHONY: cross-tools
+cross-tools:
+	@missing=; \
+	command -v $(cross)-gcc >/dev/null || missing="gcc-$(cross)"; \
+	[ -f /usr/$(cross)/include/stdlib.h ] || missing="$$missing libc6-dev-arm64-cross"; \
+	command -v qemu-aarch64 >/dev/null || missing="$$missing qemu-user"; \
+	[ -z "$$missing" ] || { echo "missing, by the names of Debian's packages: $$missing" >&2; exit 1; }
+	@mkdir -p $(native)/aarch64
 
 fuzz: $(native)/fuzz $(native)/replay-asan $(native)/replay-covered
 	@mkdir -p $(native)/found
@@ -136,27 +172,42 @@ $(venv)-native/.with-cython: $(venv)-native/.created pyproject.toml
 
 replay_sources := $(native)/seam.c tests/native/fuzz.c tests/native/replay.c
 
-$(native)/replay: $(native_sources)
+$(native)/replay $(native)/aarch64/replay: $(native_sources)
 	@$(native_cc) -O2 $(replay_sources) $(native_link) -o $@
 
-$(native)/replay-narrow: $(native_sources)
+$(native)/replay-narrow $(native)/aarch64/replay-narrow: $(native_sources)
 	@$(native_cc) -O2 -DNATIVE_NARROW $(replay_sources) $(native_link) -o $@
 
 $(native)/replay-asan: $(native_sources)
 	@$(native_cc) -O1 -DNATIVE_NARROW -fsanitize=address,undefined -fno-sanitize-recover=all $(replay_sources) \
 		$(native_link) -o $@
 
-$(native)/slab: $(native_sources)
+$(native)/replay-portable-asan: $(native_sources)
+	@$(native_cc) -O1 -DTH_PORTABLE=1 -DNATIVE_NARROW -fsanitize=address,undefined -fno-sanitize-recover=all \
+		$(replay_sources) $(native_link) -o $@
+
+$(native)/slab $(native)/aarch64/slab: $(native_sources)
 	@$(native_cc) -O2 -DNATIVE_PLAIN tests/native/slab.c -o $@
 
 $(native)/slab-asan: $(native_sources)
 	@$(native_cc) -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -DNATIVE_PLAIN tests/native/slab.c -o $@
 
-$(native)/threads: $(native_sources)
+$(native)/threads $(native)/aarch64/threads: $(native_sources)
 	@$(native_cc) -O1 -DNATIVE_PLAIN -DTIMERHEAP_DEBUG $(native)/seam.c tests/native/threads.c $(native_link) -o $@
 
 $(native)/threads-tsan: $(native_sources)
-	@$(native_cc) -O1 -DNATIVE_PLAIN -DTIMERHEAP_DEBUG -fsanitize=thread $(native)/seam.c tests/native/threads.c $(native_link) -o $@
+	@$(native_cc) -O1 -DNATIVE_PLAIN -DTIMERHEAP_DEBUG -fsanitize=thread $(native)/seam.c tests/native/threads.c \
+		$(native_link) -o $@
+
+$(addprefix $(native)/,platform platform-portable aarch64/platform aarch64/platform-portable): $(native_sources)
+	@$(native_cc) -O2 -DNATIVE_PLAIN $(if $(findstring portable,$@),-DTH_PORTABLE=1) tests/native/platform.c -lpthread -o $@
+
+$(native)/platform-tsan $(native)/platform-portable-tsan: $(native_sources)
+	@$(native_cc) -O1 -DNATIVE_PLAIN $(if $(findstring portable,$@),-DTH_PORTABLE=1) -fsanitize=thread tests/native/platform.c \
+		-lpthread -o $@
+
+$(on_aarch64): CC := $(cross)-gcc
+$(on_aarch64): | cross-tools
 
 # Counters, not the comparisons: the model compares more than the fuzzer can use, at a fifth of the speed.
 $(native)/fuzz: $(native_sources)
