@@ -225,6 +225,8 @@ cdef outcome wait_lines(th_waiter* w, glance* g, int64_t until, int64_t* when) n
     while True:
         g.now = th_monotonic()
         late = until != TH_NEVER and th_due(g.clock) >= until
+        if late and g.clock.manual:
+            w.again = True              # whoever has turned the clock may have yet to say so
         result = look(w, g, when)
         if result != TIMED_OUT or (late and g.ready == 0):      # else there was something, and may be more
             break
