@@ -94,6 +94,7 @@ static uint64_t th_arrivals;                                     /* waiters so f
 /* Debug builds count the steps between two offers of C, for a test of what a slice may be: channels looked at, nodes
  * put into lines, waiters woken, and so on. */
 #ifdef TIMERHEAP_DEBUG
+static th_holder th_chan_holder;       /* of C */
 static size_t th_steps, th_most_steps; /* since the last offer; the most there were. Guard C */
 
 static inline void th_step(void) { th_steps++; }
@@ -109,18 +110,22 @@ static inline void th_step(void) {}
 static inline void th_end_slice(void) {}
 #endif
 
+#define th_assert_chan_held() th_assert_holder(&th_chan_holder)
+
 static inline void th_chan_lock(void)
 {
-    if (pthread_mutex_trylock(&th_channels) == 0)
-        return;
-    atomic_fetch_add(&th_channels_contended, 1);
-    pthread_mutex_lock(&th_channels);
-    atomic_fetch_sub(&th_channels_contended, 1);
+    if (pthread_mutex_trylock(&th_channels) != 0) {
+        atomic_fetch_add(&th_channels_contended, 1);
+        pthread_mutex_lock(&th_channels);
+        atomic_fetch_sub(&th_channels_contended, 1);
+    }
+    th_note_held(&th_chan_holder);
 }
 
 static inline void th_chan_unlock(void)
 {
     th_end_slice();
+    th_note_free(&th_chan_holder);
     pthread_mutex_unlock(&th_channels);
 }
 
@@ -152,6 +157,7 @@ static inline size_t th_longest_slice(void)
 /* xorshift64 (Marsaglia 2003): fair enough to pick among ready channels. Caller holds C. */
 static inline size_t th_random_below(size_t n)
 {
+    th_assert_chan_held();
     uint64_t x = th_random_state;
     x ^= x << 13;
     x ^= x >> 7;
@@ -168,6 +174,7 @@ static inline th_node *th_line(const th_chan *ch)
 
 static inline void th_arrive(th_waiter *w)
 {
+    th_assert_chan_held();
     if (w->arrival == 0)
         w->arrival = ++th_arrivals;
 }
@@ -175,6 +182,7 @@ static inline void th_arrive(th_waiter *w)
 /* Before those who arrived later: one step for each of them. */
 static inline size_t th_join_line(th_node *node)
 {
+    th_assert_chan_held();
     th_chan *ch = node->chan;
     th_node *prev;
     size_t steps = 1;
@@ -199,6 +207,7 @@ static inline size_t th_join_line(th_node *node)
  * looked. */
 static inline int th_leave_line(th_node *node)
 {
+    th_assert_chan_held();
     th_chan *ch = node->chan;
     th_step();
     *(node->prev ? &node->prev->next : &ch->head) = node->next;
@@ -209,6 +218,7 @@ static inline int th_leave_line(th_node *node)
 /* At the end of the ring: marks rise from core->ring on. */
 static inline void th_join_ring(th_group *g)
 {
+    th_assert_chan_held();
     th_core *c = g->core;
     th_step();
     g->mark = c->turns;
@@ -221,6 +231,7 @@ static inline void th_join_ring(th_group *g)
 
 static inline void th_leave_ring(th_group *g)
 {
+    th_assert_chan_held();
     th_core *c = g->core;
     th_step();
     if (c->ring == g)
@@ -232,6 +243,7 @@ static inline void th_leave_ring(th_group *g)
 /* True if that took a call that wakes threads. */
 static inline int th_wake(th_waiter *w)
 {
+    th_assert_chan_held();
     th_step();
     if (atomic_exchange(&w->woken, 1))
         return 0;
@@ -242,6 +254,7 @@ static inline int th_wake(th_waiter *w)
 /* The waiter of node, if there is one, has to look. Returns as th_wake. */
 static inline int th_note(th_node *node)
 {
+    th_assert_chan_held();
     if (node == NULL)
         return 0;
     if (node->changed == NULL) {
@@ -254,12 +267,14 @@ static inline int th_note(th_node *node)
 /* Whoever is first in line has to look: at a new deadline, at having become the first, or at a stop. */
 static inline int th_note_head(th_chan *ch)
 {
+    th_assert_chan_held();
     return th_note(th_line(ch));
 }
 
 /* Take one of the changed nodes, of which there are some, off the list. */
 static inline th_node *th_next_changed(th_waiter *w)
 {
+    th_assert_chan_held();
     th_node *node = w->changed;
     th_step();
     w->changed = node->changed == node ? NULL : node->changed;
@@ -270,6 +285,7 @@ static inline th_node *th_next_changed(th_waiter *w)
 /* Before a sleep, once all has been looked at, in the same hold. */
 static inline void th_rearm_wait(th_waiter *w)
 {
+    th_assert_chan_held();
     atomic_store(&w->woken, 0);
 }
 
@@ -300,6 +316,7 @@ static inline void th_slack_restore(unsigned long slack)
 
 static inline int th_chan_live(const th_chan *ch)
 {
+    th_assert_chan_held();
     th_step();
     return ch->live && ch->epoch == ch->core->epoch;
 }

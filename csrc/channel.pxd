@@ -35,6 +35,7 @@ cdef extern from "channel.h" nogil:
         th_node* changed
         bint again
     size_t th_longest_slice()
+    void th_assert_chan_held()
     void th_chan_lock()
     void th_chan_unlock()
     void th_chan_offer()

@@ -34,6 +34,10 @@ typedef atomic_int th_flag;
 typedef int th_flag;
 #endif
 
+#ifdef TIMERHEAP_DEBUG
+typedef _Atomic uintptr_t th_holder; /* pthread_self() of who holds a mutex, 0: nobody; guard: that mutex, to write */
+#endif
+
 typedef struct th_core {
     struct th_core *prev, *next; /* in the list of all heaps; guard L */
     pthread_mutex_t mutex;
@@ -101,7 +105,7 @@ typedef struct th_core {
     sigset_t callback_mask;  /* signals blocked in callbacks: as in the thread that started the first worker; guard M */
     int mask_known;
 #ifdef TIMERHEAP_DEBUG
-    _Atomic uintptr_t holder; /* pthread_self() of who holds M, 0: nobody; guard M to write */
+    th_holder holder;        /* of M */
 #endif
 } th_core;
 
@@ -158,13 +162,14 @@ static inline void th_limit_due(th_core *c, int64_t when)
         atomic_compare_exchange_strong(&c->manual_due, &due, th_last_shown(now, th_to_seconds(now)));
 }
 
-/* Who holds M, in a debug build: what needs M asserts that it is held, and by the calling thread. */
+/* Who holds a mutex, in a debug build: what needs M or C asserts that the calling thread holds it. Not by th_thread(),
+ * which each translation unit of tests/native would count for itself. */
 #ifdef TIMERHEAP_DEBUG
-#define th_note_held(c) atomic_store(&(c)->holder, (uintptr_t)pthread_self())
-#define th_note_free(c) atomic_store(&(c)->holder, 0)
-#define th_assert_held(c) th_assert_holder(&(c)->holder, __func__)
+#define th_note_held(holder) atomic_store((holder), (uintptr_t)pthread_self())
+#define th_note_free(holder) atomic_store((holder), 0)
+#define th_assert_holder(holder) th_assert_mine((holder), __func__)
 
-static inline void th_assert_holder(_Atomic uintptr_t *holder, const char *where)
+static inline void th_assert_mine(th_holder *holder, const char *where)
 {
     if (atomic_load(holder) != (uintptr_t)pthread_self()) {
         fprintf(stderr, "timerheap: %s without its mutex\n", where);
@@ -172,10 +177,12 @@ static inline void th_assert_holder(_Atomic uintptr_t *holder, const char *where
     }
 }
 #else
-#define th_note_held(c) ((void)0)
-#define th_note_free(c) ((void)0)
-#define th_assert_held(c) ((void)0)
+#define th_note_held(holder) ((void)0)
+#define th_note_free(holder) ((void)0)
+#define th_assert_holder(holder) ((void)0)
 #endif
+
+#define th_assert_held(c) th_assert_holder(&(c)->holder)
 
 static inline void th_lock(th_core *c)
 {
@@ -184,12 +191,12 @@ static inline void th_lock(th_core *c)
         pthread_mutex_lock(&c->mutex);
         atomic_fetch_sub(&c->contended, 1);
     }
-    th_note_held(c);
+    th_note_held(&c->holder);
 }
 
 static inline void th_unlock(th_core *c)
 {
-    th_note_free(c);
+    th_note_free(&c->holder);
     pthread_mutex_unlock(&c->mutex);
 }
 
@@ -212,7 +219,7 @@ static inline void th_init_locks(th_core *c)
     atomic_store(&c->contended, 0);
     c->wake_at = INT64_MIN;
     c->parked = 0;
-    th_note_free(c);
+    th_note_free(&c->holder);
 }
 
 static inline void th_destroy_locks(th_core *c)
@@ -247,9 +254,9 @@ static inline void th_park(th_core *c, int64_t wake_at)
     th_assert_held(c);
     c->wake_at = wake_at;
     c->parked = 1;
-    th_note_free(c);
+    th_note_free(&c->holder);
     th_wait_cond(&c->cond, &c->mutex, wake_at);
-    th_note_held(c);
+    th_note_held(&c->holder);
     c->parked = 0;
     c->wake_at = INT64_MIN;
     c->wakeups++;

@@ -13,6 +13,7 @@ nowhere.closed = True
 
 cdef inline void chan_retire(th_chan* ch) noexcept nogil:
     """live -> idle, for a one-shot counted as a cancel."""
+    th_assert_chan_held()
     ch.live = False
     if ch.period:
         ch.core.tickers -= 1
@@ -24,6 +25,7 @@ cdef inline void chan_retire(th_chan* ch) noexcept nogil:
 cdef inline bint chan_take(th_chan* ch, int64_t now, int64_t* when) noexcept nogil:
     """Receive: True and the deadline if ch has expired at now. A Ticker goes on to its next tick
     after now."""
+    th_assert_chan_held()
     if not th_chan_live(ch) or ch.when > now or ch.when == TH_NEVER:
         return False
     when[0] = ch.when

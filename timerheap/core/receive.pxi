@@ -135,6 +135,7 @@ cdef outcome look_at_all(th_waiter* w, glance* g) noexcept nogil:
     """Look at every node."""
     cdef size_t i
     cdef outcome result
+    th_assert_chan_held()
     while w.changed != NULL:
         take_changed(w, g)
         pause(g, 1)
@@ -154,6 +155,7 @@ cdef outcome look(th_waiter* w, glance* g, int64_t* when) noexcept nogil:
     cdef outcome result = TIMED_OUT
     cdef th_node* node
     cdef th_chan* ch
+    th_assert_chan_held()
     g.ready = 0
     if w.again:
         result = look_at_all(w, g)
@@ -184,6 +186,7 @@ cdef outcome look(th_waiter* w, glance* g, int64_t* when) noexcept nogil:
 cdef void join_lines(th_waiter* w, glance* g) noexcept nogil:
     """Stand in line at each channel of w, all of which are to be looked at then."""
     cdef size_t i
+    th_assert_chan_held()
     th_stay_awake(w)
     th_arrive(w)
     for i in range(w.heaps):
@@ -201,6 +204,7 @@ cdef void join_lines(th_waiter* w, glance* g) noexcept nogil:
 cdef void leave_lines(th_waiter* w, glance* g) noexcept nogil:
     """Leave every line; where w was the first, the next one takes over the watch."""
     cdef size_t i
+    th_assert_chan_held()
     for i in range(w.count):
         if i + PREFETCH < w.count:
             prefetch(w.nodes[i + PREFETCH].chan)

@@ -38,6 +38,7 @@ cdef size_t sink_watch(th_waiter* w, size_t i, th_watch key) noexcept nogil:
 cdef size_t watch(th_waiter* w, th_node* node, int64_t when) noexcept nogil:
     """A key for node no later than when."""
     cdef th_watch key
+    th_assert_chan_held()
     key.when = when
     key.node = node
     if node.place == 0:
@@ -53,6 +54,7 @@ cdef size_t unwatch(th_waiter* w, th_node* node) noexcept nogil:
     cdef size_t i = node.place - 1
     cdef int64_t was
     cdef th_watch last
+    th_assert_chan_held()
     if node.place == 0:
         return 0
     was = w.watches[i].when
