@@ -60,9 +60,9 @@ def test_where_the_header_is_another_one_handles_come_from_cpython():
                 pass
 
         heap, count, begun = TimerHeap(), 1000, threading.Event()
-        AfterFunc(0, begun.set, heap=heap)
-        assert begun.wait({PATIENCE})       # tracemalloc.stop() beside a thread that begins can crash CPython 3.11
         kept = [None] * count
+        AfterFunc(0, begun.set, heap=heap)
+        assert begun.wait({PATIENCE})   # a thread that starts while tracemalloc stops may crash older CPythons
         tracemalloc.start()
         before = tracemalloc.get_traced_memory()[0]
         for n in range(count):
