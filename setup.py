@@ -53,8 +53,8 @@ class FlavouredBuild(build):
 
     def initialize_options(self):
         super().initialize_options()
-        flavour = "debug" if DEBUG else "release"
-        self.build_base = os.path.join("build", "-".join(filter(None, [flavour, "portable" if PORTABLE else "", SANITIZER])))
+        flavour = ["debug" if DEBUG else "release", "portable" if PORTABLE else "", SANITIZER]
+        self.build_base = os.path.join("build", "-".join(filter(None, flavour)))
 
 
 class CythonBuildExt(build_ext):

@@ -247,7 +247,7 @@ static inline int th_wake(th_waiter *w)
     th_step();
     if (atomic_exchange(&w->woken, 1))
         return 0;
-    th_wake_word_of((uint32_t *)&w->woken, 1);
+    th_wake_sleepers((uint32_t *)&w->woken, 1);
     return 1;
 }
 

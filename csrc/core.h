@@ -4,7 +4,7 @@
  * (th_list, one a process, see fork.h) are never held together, except around fork, where L comes
  * first, then C, and the Ms follow in the order of creation. Nobody waits for the GIL, calls Python or
  * touches a reference count while holding any: so a thread that holds the GIL may take them, and they
- * are free before the worker asks for the GIL.
+ * are free before the worker asks for the GIL. P, of platform.h, is below them all.
  */
 #ifndef TIMERHEAP_CORE_H
 #define TIMERHEAP_CORE_H

@@ -1,48 +1,49 @@
 /* The system: what of it differs from one to another. No other file here knows Linux, macOS or a C library.
  *
  * Two axes. The clock, and a condition variable that waits by it, are POSIX's or Apple's: both are here. All the rest
- * is Linux's own (platform_linux.h) or told in the terms of POSIX, 2008 (platform_posix.h, the twin). The twin is what
- * every other system gets, and Linux too where TH_PORTABLE is 1, so that it is tested where the rest is.
+ * is Linux's own (platform_linux.h), or told in the terms of POSIX and of mmap for memory of no file (platform_posix.h,
+ * the twin). The twin is what every other system gets, and Linux too where TH_PORTABLE is 1, so that it is tested where
+ * the rest is.
  *
- *   promise                                             Linux                          twin
+ *   promise                                             Linux                        twin
  *
- *   th_monotonic      ns on the clock of                clock_gettime(CLOCK_MONOTONIC); on macOS mach_absolute_time by its
- *                     time.monotonic(), to the ns       time base, rounded down as CPython rounds it
- *   th_init_cond      a condition variable for          pthread_condattr_setclock(CLOCK_MONOTONIC); on macOS none is needed
+ *   th_monotonic      ns on the clock of                clock_gettime(CLOCK_MONOTONIC); on macOS mach_absolute_time by
+ *                     time.monotonic(), to the ns       its time base, rounded down as CPython rounds it
+ *   th_init_cond      a condition variable for          pthread_condattr_setclock(CLOCK_MONOTONIC); none on macOS
  *                     th_wait_cond
- *   th_wait_cond      until signalled, the absolute     pthread_cond_timedwait; on macOS pthread_cond_timedwait_relative_np,
- *                     deadline, or for no reason        a day at most
- *   th_wait_word      while a word has a value, until   futex: FUTEX_WAIT_BITSET       a mutex, a list of sleepers and a
- *                     woken, the absolute deadline,                                    condition variable of each
+ *   th_wait_cond      until signalled, the absolute     pthread_cond_timedwait; on macOS, a day at most,
+ *                     deadline, or for no reason        pthread_cond_timedwait_relative_np
+ *   th_await_word      while a word has a value, until   FUTEX_WAIT_BITSET            a mutex, a list of sleepers,
+ *                     woken, the absolute deadline,                                  a condition variable of each
  *                     a signal, or for no reason
- *   th_wake_word_of   so many who wait for the word     futex: FUTEX_WAKE              all of them
- *   th_sleep_until    until the deadline has come,      clock_nanosleep, absolute      nanosleep, and a look at the clock
- *                     or a signal
- *   TH_SIGNALS_EVERY  how long a wait may go by itself  1 s                            50 ms
+ *   th_wake_sleepers   so many who wait for the word     FUTEX_WAKE                   all of them
+ *   th_sleep_until    until the deadline has come,      clock_nanosleep, absolute    nanosleep, and a look at
+ *                     or a signal                                                    the clock
+ *   TH_SIGNALS_EVERY  how long a wait may go by itself  1 s                          50 ms
  *                     until signals are looked for
- *   th_slack          ns by which the system may be     prctl(PR_..._TIMERSLACK)       0 and nothing
+ *   th_slack          ns by which the system may be     prctl(PR_..._TIMERSLACK)     0, and nothing
  *   th_set_slack      late to wake this thread
- *   th_move_pages     a mapping resized, bytes kept     mremap: page tables move       cut in place, or copied
- *   th_drop_pages     what is in pages may go           madvise(MADV_DONTNEED)         the same; on macOS MADV_FREE
- *   th_await_gone     the system has forgotten a        tgkill until there is none,    5 ms
+ *   th_move_pages     a mapping resized, bytes kept     mremap: page tables move     cut in place, or copied
+ *   th_drop_pages     what is in pages may go           madvise(MADV_DONTNEED)       the same; MADV_FREE on macOS
+ *   th_await_gone     the system has forgotten a        tgkill until there is none,  5 ms
  *                     thread that is ending             a second at most
  *
  * What the twin has less of:
  *
- *   - Precision. There is no slack to be set: what the system adds to a wait, callbacks and receivers are late by. Early
- *     they are not: whoever has waited by th_wait_cond or th_wait_word looks at th_monotonic again before it takes a
- *     deadline for reached, and th_sleep_until does so itself.
+ *   - Precision. There is no slack to be set: what the system adds to a wait, callbacks and receivers are late by.
+ *     Early they are not: whoever has waited by th_wait_cond or th_await_word looks at th_monotonic again before it
+ *     takes a deadline for reached, and th_sleep_until does so itself.
  *   - Signals. A condition variable waits on through them. So a thread that runs their handlers wakes twenty times a
  *     second, and a handler may come that much later.
  *   - Time under M: keys that grow are copied.
  *   - A fork beside workers that have left for it: the system may count one as a thread still, and CPython warn.
  *
- * Words. th_wait_word sleeps only if the word has the value at a moment from which on th_wake_word_of finds the sleeper:
- * who changes a word first and wakes then leaves nobody asleep on the old value. Linux has both under a lock of the
- * kernel's. The twin has P, the mutex of a spot of its table, chosen by the address: who waits looks at the word and
- * joins the list under one hold of P; who wakes takes P after the change. Either P comes to the waker after the
- * sleeper, and the sleeper is on the list; or before, and then the change happened before the look, which sees it. A
- * wake-up without a change concerns those who sleep by then, here as there. The word is read with acquire; what is
+ * Words. th_await_word sleeps only if the word has the value at a moment from which on th_wake_sleepers finds the
+ * sleeper: who changes a word first and wakes then leaves nobody asleep on the old value. Linux has both under a lock
+ * of the kernel's. The twin has P, the mutex of a spot of its table, chosen by the address: who waits looks at the
+ * word and joins the list under one hold of P; who wakes takes P after the change. Either P comes to the waker after
+ * the sleeper, and the sleeper is on the list; or before, and then the change happened before the look, which sees it.
+ * A wake-up without a change concerns those who sleep by then, here as there. The word is read with acquire; what is
  * written before a change that releases is seen by who has seen the change. Neither call reads or writes the word
  * otherwise, and the memory need not be there any more when it is woken: its address is all that is used.
  *
@@ -141,8 +142,8 @@ __attribute__((constructor)) static void th_ask_timebase(void) { mach_timebase_i
 
 static inline int64_t th_monotonic(void)
 {
-    uint64_t ticks = mach_absolute_time(), numer = th_timebase.numer, denom = th_timebase.denom;
-    return (int64_t)(ticks / denom * numer + ticks % denom * numer / denom);
+    uint64_t ticks = mach_absolute_time(), denom = th_timebase.denom;
+    return (int64_t)(ticks / denom * th_timebase.numer + ticks % denom * th_timebase.numer / denom);
 }
 
 static inline void th_init_cond(pthread_cond_t *cond)

@@ -12,7 +12,7 @@
 #define TH_MAP_LAZY MAP_NORESERVE /* of a mapping that will not all be touched */
 
 /* Returns EINTR after a signal, else 0. The word is private to the process. */
-static inline int th_wait_word(const uint32_t *word, uint32_t value, int64_t deadline)
+static inline int th_await_word(const uint32_t *word, uint32_t value, int64_t deadline)
 {
     struct timespec ts = th_timespec(deadline);
     long r = syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, value, deadline == TH_NEVER ? NULL : &ts, NULL,
@@ -20,7 +20,7 @@ static inline int th_wait_word(const uint32_t *word, uint32_t value, int64_t dea
     return r == -1 && errno == EINTR ? EINTR : 0;
 }
 
-static inline void th_wake_word_of(const uint32_t *word, int32_t most)
+static inline void th_wake_sleepers(const uint32_t *word, int32_t most)
 {
     syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, most, NULL, NULL, 0);
 }
@@ -45,8 +45,8 @@ static inline void th_set_slack(unsigned long ns)
     prctl(PR_SET_TIMERSLACK, ns, 0UL, 0UL, 0UL);
 }
 
-/* A mapping of old bytes gets another size, and another address, which is returned; MAP_FAILED leaves it as it was. Both
- * sizes are whole pages, and not 0. */
+/* A mapping of old bytes gets another size, and another address, which is returned; MAP_FAILED leaves it as it was.
+ * Both sizes are whole pages, and not 0. */
 static inline void *th_move_pages(void *base, size_t old, size_t size)
 {
     return mremap(base, old, size, MREMAP_MAYMOVE);

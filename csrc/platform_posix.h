@@ -30,7 +30,7 @@ static inline th_spot *th_spot_of(const uint32_t *word)
 _Static_assert(TH_SPOTS == 1 << (64 - 58), "six bits choose a spot");
 
 /* Returns 0. That it may return for no reason spares a sleeper the note that it was woken. */
-static inline int th_wait_word(const uint32_t *word, uint32_t value, int64_t deadline)
+static inline int th_await_word(const uint32_t *word, uint32_t value, int64_t deadline)
 {
     th_spot *spot = th_spot_of(word);
     th_sleeper me = {.word = word};
@@ -52,7 +52,7 @@ static inline int th_wait_word(const uint32_t *word, uint32_t value, int64_t dea
     return 0;
 }
 
-static inline void th_wake_word_of(const uint32_t *word, int32_t most)
+static inline void th_wake_sleepers(const uint32_t *word, int32_t most)
 {
     th_spot *spot = th_spot_of(word);
     (void)most; /* the others look, and wait again */
@@ -79,8 +79,8 @@ static inline unsigned long th_slack(void) { return 0; }
 
 static inline void th_set_slack(unsigned long ns) { (void)ns; }
 
-/* A mapping of old bytes gets another size, and another address, which is returned; MAP_FAILED leaves it as it was. Both
- * sizes are whole pages, and not 0. */
+/* A mapping of old bytes gets another size, and another address, which is returned; MAP_FAILED leaves it as it was.
+ * Both sizes are whole pages, and not 0. */
 static inline void *th_move_pages(void *base, size_t old, size_t size)
 {
     if (size <= old) {

@@ -15,7 +15,7 @@
  * first (core.detached), leaving frees the core.
  *
  * What a thread hands to those that it starts. A parked worker takes no signals: one that the program has blocked
- * everywhere and awaits with sigwait must not end up here. And on Linux it sleeps with a timer slack of 1 ns, not 50 us.
+ * everywhere and awaits with sigwait must not end up here. On Linux it sleeps with a timer slack of 1 ns, not 50 us.
  * Both would be inherited by the processes and threads that callbacks start. So the worker changes clothes: callbacks
  * run with the signal mask of the thread that started the heap's first worker, whoever starts it again later (after a
  * fork, with signals blocked around it), and with the slack that the thread was born with. Signals that a thread sends

@@ -1,4 +1,4 @@
-/* A word that threads wait for, 32 bits, private to the process. What waiting promises is in platform.h. */
+/* A word that threads wait for, 32 bits, private to the process. To wait is th_await_word of platform.h. */
 #ifndef TIMERHEAP_WORD_H
 #define TIMERHEAP_WORD_H
 
@@ -14,7 +14,7 @@ static inline uint32_t th_word(const uint32_t *word)
 /* Let everybody who waits look again. */
 static inline void th_wake_word(uint32_t *word)
 {
-    th_wake_word_of(word, INT32_MAX);
+    th_wake_sleepers(word, INT32_MAX);
 }
 
 static inline void th_set_word(uint32_t *word, uint32_t value)
@@ -27,13 +27,6 @@ static inline void th_set_word(uint32_t *word, uint32_t value)
 static inline int th_move(uint32_t *word, uint32_t from, uint32_t to)
 {
     return __atomic_compare_exchange_n(word, &from, to, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
-}
-
-/* Sleep while the word has this value, until the absolute deadline, a signal, or for no reason. Returns EINTR after a
- * signal, else 0. */
-static inline int th_await_word(uint32_t *word, uint32_t value, int64_t deadline)
-{
-    return th_wait_word(word, value, deadline);
 }
 
 #endif

@@ -2,8 +2,8 @@
  *
  *     platform [--rounds N] [--forks N]
  *
- *     words      pairs of threads that hand a word to and fro, and a herd that waits for one: nobody is left asleep.
- *                There are so many words that some share a spot of the twin's table
+ *     words      pairs of threads that hand words on to each other, and a herd that waits for one: nobody is left
+ *                asleep. There are so many words that some share a spot of the twin's table
  *     deadlines  a sleep ends no earlier than its deadline; waits for words and condition variables come back by
  *                themselves, and not over and over before it is time
  *     signals    a sleep ends by one
