@@ -15,6 +15,8 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import pytest
+
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 SANITIZER = os.environ.get("TIMERHEAP_SANITIZED", "")
@@ -26,6 +28,14 @@ thread, and the 0 keeps it from waiting for a quarter more of what is there."""
 
 PATIENCE = 30.0
 """Seconds after which something that must happen is taken not to: generous, for a busy machine."""
+
+PRELOADS = sys.platform == "linux"
+"""Whether a library of the test's own can stand before the C library by LD_PRELOAD."""
+
+asks_proc = pytest.mark.skipif(
+    not os.path.isdir("/proc/self/task"), reason="what is asked here, this system does not tell in /proc"
+)
+"""For a test that needs to know of its process what only Linux tells."""
 
 FAR = 3600.0
 """A delay, in seconds, that no test lives to see the end of."""

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import FREE_THREADED, PATIENCE, SANITIZER, run_ok, run_python
+from helpers import FREE_THREADED, PATIENCE, PRELOADS, SANITIZER, run_ok, run_python
 
 FAULTS = Path(__file__).parent / "faults"
 
@@ -21,6 +21,8 @@ SCENARIOS = (
 @pytest.fixture(scope="session")
 def shim(tmp_path_factory):
     """The environment of a process whose allocations, threads and wall clock can be tampered with."""
+    if not PRELOADS:
+        pytest.skip("no shim can be loaded before the C library here")
     if FREE_THREADED:
         pytest.skip("without a GIL Python has an allocator of its own, which no shim stands before")
     if SANITIZER in ("asan", "tsan"):

@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from helpers import FREE_THREADED, SANITIZER, run_ok, run_python
+from helpers import FREE_THREADED, SANITIZER, asks_proc, run_ok, run_python
 
 CHILD = """
     import os, sys, time, threading
@@ -433,6 +433,7 @@ PRIVATE = """
 """
 
 
+@asks_proc
 @pytest.mark.skipif(bool(SANITIZER), reason="the runtime touches memory of its own")
 def test_a_child_touches_none_of_its_parents_timers():
     """Whatever is armed, held or dropped, stopped, due, on one heap or on many."""

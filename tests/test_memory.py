@@ -9,7 +9,7 @@ import time
 import weakref
 
 import pytest
-from helpers import FAR, FREE_THREADED, SANITIZER, run_ok, wait_until
+from helpers import FAR, FREE_THREADED, SANITIZER, asks_proc, run_ok, wait_until
 
 from timerheap import AfterFunc, Ticker, Timer, TimerHeap, after
 from timerheap.testing import ManualHeap
@@ -552,6 +552,7 @@ RESIDENT = """
 def counts_what_is_resident(test):
     """Only where handles are in the slab, and nothing else is resident for them."""
     for marker in (
+        asks_proc,
         pytest.mark.skipif(SANITIZER == "asan", reason="handles are malloc's there, not the slab's"),
         pytest.mark.skipif(SANITIZER == "tsan", reason="its shadow of the memory is resident as well"),
         pytest.mark.skipif(FREE_THREADED, reason="without a GIL the handles stay, and are of Python's own allocator"),

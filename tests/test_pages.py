@@ -5,13 +5,15 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from helpers import FREE_THREADED, SANITIZER, run_ok
+from helpers import FREE_THREADED, PRELOADS, SANITIZER, run_ok
 
 SHIM = Path(__file__).parent / "pages" / "shim.c"
 
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory):
+    if not PRELOADS:
+        pytest.skip("no shim can be loaded before the C library here")
     if SANITIZER in ("asan", "tsan"):
         pytest.skip("mmap is the sanitizer's own, where the shim would have to stand")
     library = tmp_path_factory.mktemp("pages") / "shim.so"

@@ -6,7 +6,18 @@ import random
 import threading
 
 import pytest
-from helpers import FAR, PATIENCE, SANITIZER, Background, balance, no_threads, run_ok, run_threads, wait_until
+from helpers import (
+    FAR,
+    PATIENCE,
+    SANITIZER,
+    Background,
+    asks_proc,
+    balance,
+    no_threads,
+    run_ok,
+    run_threads,
+    wait_until,
+)
 
 from timerheap import AfterFunc, TimerHeap, default_heap
 
@@ -18,11 +29,12 @@ def names():
 # Counting the system's threads needs a process of its own: in this one threads of earlier tests, which Python has
 # joined, may be on their way out still, and the test runner has a watchdog.
 COUNTING = """
-import os, time
+import time
+import psutil
 from timerheap import AfterFunc, Ticker, Timer, TimerHeap
 
 def native():
-    return len(os.listdir("/proc/self/task"))
+    return psutil.Process().num_threads()
 
 def settles_at(count):
     deadline = time.monotonic() + 30
@@ -107,12 +119,13 @@ def test_the_worker_can_be_joined(heap):
 
 def test_a_callback_finds_its_worker_as_the_current_thread(heap):
     seen = []
-    AfterFunc(0, lambda: seen.append(threading.current_thread()), heap=heap)
-    wait_until(lambda: seen)
+    AfterFunc(0, lambda: seen.extend((threading.get_native_id(), threading.current_thread())), heap=heap)
+    wait_until(lambda: len(seen) == 2)
     [worker] = [thread for thread in threading.enumerate() if thread.name == "test"]
-    assert seen == [worker]
+    native_id, current = seen
+    assert current is worker
     assert isinstance(worker, threading.Thread)
-    assert worker.native_id in map(int, os.listdir("/proc/self/task"))
+    assert worker.native_id == native_id
     assert repr(worker) == f"<Thread(test, started daemon {worker.ident})>"
 
     def join_itself():
@@ -363,6 +376,7 @@ def test_the_default_heap_is_made_once():
     assert default_heap().name == "timerheap"
 
 
+@asks_proc
 def test_an_idle_worker_does_not_wake():
     """A far deadline costs nothing: no context switch of the worker in half a second."""
     run_ok("""

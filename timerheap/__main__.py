@@ -10,6 +10,7 @@ import math
 import os
 import platform
 import random
+import resource
 import sys
 import threading
 import time
@@ -38,16 +39,19 @@ HOUR = 3600.0  # a deadline that no run of this lives to see
 LATE_BOUNDS_US = (20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 100_000)
 
 
-# What the process costs, as the kernel counts it.
+# What the process costs, as the kernel counts it, where it tells (/proc).
 
 
 def os_threads() -> int:
-    """The threads of this process, whoever started them."""
-    return len(os.listdir("/proc/self/task"))
+    """The threads of this process, whoever started them; where the system does not tell, those that Python knows."""
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return threading.active_count()
 
 
 def resident_bytes() -> int:
-    """The resident memory of this process, in bytes."""
+    """The resident memory of this process, in bytes; where the system does not tell, the most that it ever had."""
     try:
         with open("/proc/self/smaps_rollup") as rollup:
             for line in rollup:
@@ -56,8 +60,12 @@ def resident_bytes() -> int:
     except OSError:
         pass
     # Close enough, where there is no better: the kernel updates this one in steps.
-    with open("/proc/self/statm") as statm:
-        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    try:
+        with open("/proc/self/statm") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 # The two streams. Either may be closed (then it is None), full, or without a reader any more.
