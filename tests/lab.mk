@@ -107,7 +107,7 @@ native_clang = $(CLANG) $(native_flags) -Wno-everything -DNATIVE_NARROW
 
 .PHONY: test-native fuzz valgrind test-aarch64
 test-native: $(addprefix $(native)/,replay-asan replay-portable-asan replay slab-asan slab threads-tsan \
-		platform platform-portable platform-tsan platform-portable-tsan)
+		platform platform-portable platform-tsan platform-portable-tsan platform-apple)
 	@$(native)/replay-asan --runs 2000 --seed 1 tests/native/corpus/*
 	@$(native)/slab-asan --runs 8 --seed 1
 	@$(native)/slab --runs 20 --seed 2
@@ -117,6 +117,7 @@ test-native: $(addprefix $(native)/,replay-asan replay-portable-asan replay slab
 	@for twin in platform platform-portable; do \
 		$(native)/$$twin && $(native)/$$twin-tsan --rounds 200 --forks 0 || exit 1; \
 	done
+	@$(native)/platform-apple
 
 # Built here, run by an emulator of the processor and of the system calls. That one loses its own threads where a child
 # of a process with several starts any: no forks.
@@ -205,6 +206,9 @@ $(addprefix $(native)/,platform platform-portable aarch64/platform aarch64/platf
 $(native)/platform-tsan $(native)/platform-portable-tsan: $(native_sources)
 	@$(native_cc) -O1 -DNATIVE_PLAIN $(if $(findstring portable,$@),-DTH_PORTABLE=1) -fsanitize=thread tests/native/platform.c \
 		-lpthread -o $@
+
+$(native)/platform-apple: $(native_sources) tests/native/apple/mach/mach_time.h
+	@$(native_cc) -O2 -D__APPLE__ -U__linux__ -Itests/native/apple tests/native/platform.c -lpthread -o $@
 
 $(on_aarch64): CC := $(cross)-gcc
 $(on_aarch64): | cross-tools
