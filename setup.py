@@ -5,11 +5,13 @@ Environment:
 TIMERHEAP_DEBUG=1        assertions, and check() around each mutation of a heap; warnings are errors
 TIMERHEAP_SANITIZE=name  address, undefined or thread: instrumented by that sanitizer
 TIMERHEAP_PORTABLE=1     by POSIX alone, as on any system but Linux: see csrc/platform.h
+CFLAGS, LDFLAGS          come last and so win; with a -g among the CFLAGS the symbols are kept
 """
 
 import os
+import shlex
 import sys
-from glob import glob
+from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build import build
@@ -18,6 +20,8 @@ from setuptools.command.build_ext import build_ext
 DEBUG = os.environ.get("TIMERHEAP_DEBUG", "0") not in ("", "0")
 SANITIZER = os.environ.get("TIMERHEAP_SANITIZE", "")
 PORTABLE = os.environ.get("TIMERHEAP_PORTABLE", "0") not in ("", "0")
+USER_CFLAGS = shlex.split(os.environ.get("CFLAGS", ""))
+USER_LDFLAGS = shlex.split(os.environ.get("LDFLAGS", ""))
 
 WARNINGS = [
     "-Wall",
@@ -39,13 +43,24 @@ def compile_flags():
         flags.append("-DTH_PORTABLE=1")
     if SANITIZER:
         flags += [f"-fsanitize={SANITIZER}", "-fno-omit-frame-pointer", "-g"]
-    return flags
+    return flags + USER_CFLAGS
 
 
 def link_flags():
+    flags = []
     if SANITIZER:
-        return [f"-fsanitize={SANITIZER}"]
-    return ["-Wl,-s"] if sys.platform == "linux" and not DEBUG else []  # Apple's linker does not strip
+        flags += [f"-fsanitize={SANITIZER}"]
+    elif not DEBUG and not any(flag.startswith("-g") for flag in USER_CFLAGS):
+        # A linker that is not known here may not know how to strip either.
+        flags += {"linux": ["-Wl,-s"], "darwin": ["-Wl,-x"]}.get(sys.platform, [])
+    return flags + USER_LDFLAGS
+
+
+def refuse_other_platforms():
+    if sys.platform == "win32":
+        raise SystemExit("timerheap does not run on Windows: it needs a POSIX system, such as Linux or macOS")
+    if sys.maxsize < 2**32:
+        raise SystemExit("timerheap needs a 64-bit Python: a timer's record holds two pointers in 40 bytes")
 
 
 class FlavouredBuild(build):
@@ -61,10 +76,7 @@ class CythonBuildExt(build_ext):
     """Translates to C under build/, so that the source tree stays as it was checked out."""
 
     def run(self):
-        if sys.platform != "linux":
-            raise SystemExit(f"timerheap runs on Linux only, this is {sys.platform}")
-        if sys.maxsize < 2**32:
-            raise SystemExit("timerheap needs a 64-bit Python: a timer's record holds two pointers in 40 bytes")
+        refuse_other_platforms()
         if SANITIZER not in ("", "address", "undefined", "thread"):
             raise SystemExit(
                 f"TIMERHEAP_SANITIZE must be address, undefined or thread, not {SANITIZER!r}"
@@ -87,7 +99,12 @@ setup(
         Extension(
             "timerheap._core",
             sources=["timerheap/_core.pyx"],
-            depends=sorted(glob("timerheap/*.pxd") + glob("timerheap/core/*") + glob("csrc/*")),
+            depends=sorted(
+                str(file)
+                for root in ("timerheap", "csrc")
+                for file in Path(root).rglob("*")
+                if file.suffix in {".pxi", ".pxd", ".h"}
+            ),
             include_dirs=["csrc", "timerheap/core"],
             extra_compile_args=compile_flags(),
             extra_link_args=link_flags(),

@@ -100,15 +100,21 @@ def test_import_starts_no_thread_and_loads_nothing_heavy():
     assert not {"asyncio", "argparse", "concurrent.futures", "typing", "logging"} & set(modules)
 
 
-def test_a_build_for_32_bits_ends_in_a_sentence(tmp_path):
+@pytest.mark.parametrize(
+    ("elsewhere", "words"),
+    [("sys.maxsize = 2**31 - 1", "64-bit Python"), ("sys.platform = 'win32'", "does not run on Windows")],
+    ids=["32 bits", "Windows"],
+)
+def test_a_build_that_cannot_be_ends_in_a_sentence(tmp_path, elsewhere, words):
     pytest.importorskip("setuptools", minversion="77")  # as pyproject.toml has its licence
     setup = Path(__file__).parent.parent / "setup.py"
     code = (
-        "import sys, runpy; import setuptools; sys.maxsize = 2**31 - 1;"
+        f"import sys, runpy; import setuptools.command.build_ext; {elsewhere};"
         f"sys.argv[:] = ['setup.py', '-q', 'build_ext', '-b', {str(tmp_path)!r}];"
         "runpy.run_path('setup.py', run_name='__main__')"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=setup.parent, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
-    assert "64-bit" in done.stderr.splitlines()[-1]
+    assert words in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
