@@ -69,6 +69,15 @@ types: $(release)/.with-lint $(release)/.with-cli
 dist wheel: $(release)/.with-dist
 	@rm -rf dist
 	@$(call run,$(release)) -m build --outdir dist .
+	@$(call check_distributions,dist)
+
+check_distributions = $(call run,$(release)) -m twine check --strict $(1)/* && $(release)/bin/check-wheel-contents $(1)/*.whl
+
+## make sdist-ends   the sdist with the oldest and the newest build tools of pyproject.toml's ranges, each with each
+.PHONY: sdist-ends
+sdist-ends: $(release)/.with-dist
+	@$(call run,$(release)) -m build --sdist --outdir build/sdist . >/dev/null
+	@.ci/sdist-ends '$(PYTHON)' build/sdist/*.tar.gz
 
 ## make develop      an editable install with every tool; then . .venv/*-develop/bin/activate
 .PHONY: develop

@@ -168,7 +168,7 @@ $(native)/seam.c: tests/native/seam.pyx $(wildcard timerheap/core/*.pxi csrc/*.p
 	@$(venv)-native/bin/cython -3 -I csrc -o $@ $<
 
 $(venv)-native/.with-cython: $(venv)-native/.created pyproject.toml
-	@$(call quietly,$(@D)/bin/python -m pip install "$$(sed -n 's/^requires .*"\(cython==[^"]*\)".*/\1/p' pyproject.toml)")
+	@$(call quietly,$(@D)/bin/python -m pip install "$$(sed -n 's/^requires .*"\(cython[^"]*\)".*/\1/p' pyproject.toml)")
 	@touch $@
 
 replay_sources := $(native)/seam.c tests/native/fuzz.c tests/native/replay.c
