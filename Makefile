@@ -73,6 +73,18 @@ dist wheel: $(release)/.with-dist
 
 check_distributions = $(call run,$(release)) -m twine check --strict $(1)/* && $(release)/bin/check-wheel-contents $(1)/*.whl
 
+## make wheels       a manylinux_2_17 wheel for each interpreter, built by ziglang, tried, into wheelhouse/
+## make wheels-aarch64                                   the same for 64-bit ARM, cross-built
+.PHONY: wheels wheels-aarch64
+wheels wheels-aarch64: $(release)/.with-dist $(release)/.with-wheels
+	@mkdir -p wheelhouse
+	@rm -f wheelhouse/*.tar.gz wheelhouse/*_$(wheels_for).whl
+	@$(call run,$(release)) -m build --sdist --outdir wheelhouse . >/dev/null
+	@PATH="$(abspath $(release)/bin):$$PATH" .ci/wheels wheelhouse/*.tar.gz wheelhouse $(wheels_for)
+	@$(call check_distributions,wheelhouse)
+wheels: wheels_for = $(shell uname -m)
+wheels-aarch64: wheels_for = aarch64
+
 ## make sdist-ends   the sdist with the oldest and the newest build tools of pyproject.toml's ranges, each with each
 .PHONY: sdist-ends
 sdist-ends: $(release)/.with-dist
@@ -98,7 +110,7 @@ bench-compare: $(release)/.with-perf
 ## PYTHON=python3.13 chooses the interpreter
 .PHONY: clean
 clean:
-	rm -rf .venv build dist timerheap.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build dist wheelhouse timerheap.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	rm -f timerheap/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -125,7 +137,7 @@ $(venv)-%/.with-$(1): $(venv)-%/.installed
 	@$$(call quietly,$$(@D)/bin/python -m pip install 'timerheap[$(1)]')
 	@touch $$@
 endef
-$(foreach name,cli test lint dist perf mutants,$(eval $(call extra,$(name))))
+$(foreach name,cli test lint dist wheels perf mutants,$(eval $(call extra,$(name))))
 
 # Asked for anew each time until it is there: building gevent would take longer than the tests, and often fail.
 $(venv)-%/.with-green: $(venv)-%/.installed
