@@ -52,12 +52,13 @@ test-release test-debug: test-%: $(venv)-%/.with-test $(venv)-%/.with-cli $(if $
 	@echo "== tests on the $* build, $(tag)"
 	@$(call run,$(venv)-$*) -m pytest $(PYTEST_ARGS)
 
-## make lint types   ruff, cython-lint, codespell; mypy, stubtest
+## make lint types   ruff, cython-lint, codespell, shellcheck, actionlint, zizmor; mypy, stubtest
 .PHONY: lint
 lint: $(release)/.with-lint
 	@$(call run,$(release)) -m ruff check .
 	@PATH="$(release)/bin:$$PATH" cython-lint timerheap tests/native
 	@$(release)/bin/codespell
+	@PATH="$(abspath $(release)/bin):$$PATH" .ci/lint-scripts
 
 .PHONY: types
 types: $(release)/.with-lint $(release)/.with-cli
