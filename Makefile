@@ -127,8 +127,9 @@ $(venv)-%/.created:
 $(venv)-%/.installed: $(venv)-%/.created $(package)
 	@.ci/preflight '$(PYTHON)'
 	@echo "building timerheap ($*), about a minute"
-	@$(call quietly,TIMERHEAP_DEBUG=$(if $(filter debug,$*),1,0) TIMERHEAP_SANITIZE=$(call sanitizer,$*) \
-		TIMERHEAP_PORTABLE=$(if $(filter portable,$*),1,0) $(@D)/bin/python -m pip install .)
+	@$(call quietly,TIMERHEAP_DEBUG=$(if $(filter debug coverage,$*),1,0) TIMERHEAP_SANITIZE=$(call sanitizer,$*) \
+		TIMERHEAP_PORTABLE=$(if $(filter portable,$*),1,0) TIMERHEAP_COVERAGE=$(if $(filter coverage,$*),1,0) \
+		$(@D)/bin/python -m pip install .)
 	@touch $@
 
 # The package itself is in place by now, and stays: only what its extra asks for is added.
@@ -138,7 +139,7 @@ $(venv)-%/.with-$(1): $(venv)-%/.installed
 	@$$(call quietly,$$(@D)/bin/python -m pip install 'timerheap[$(1)]')
 	@touch $$@
 endef
-$(foreach name,cli test lint dist wheels perf mutants,$(eval $(call extra,$(name))))
+$(foreach name,cli test lint dist wheels perf mutants coverage,$(eval $(call extra,$(name))))
 
 # Asked for anew each time until it is there: building gevent would take longer than the tests, and often fail.
 $(venv)-%/.with-green: $(venv)-%/.installed

@@ -5,6 +5,7 @@ Environment:
 TIMERHEAP_DEBUG=1        assertions, and check() around each mutation of a heap; warnings are errors
 TIMERHEAP_SANITIZE=name  address, undefined or thread: instrumented by that sanitizer
 TIMERHEAP_PORTABLE=1     by POSIX alone, as on any system but Linux: see csrc/platform.h
+TIMERHEAP_COVERAGE=1     instrumented to count which lines run: see tests/coverage/report.py
 CFLAGS, LDFLAGS          come last and so win; with a -g among the CFLAGS the symbols are kept
 """
 
@@ -20,6 +21,7 @@ from setuptools.command.build_ext import build_ext
 DEBUG = os.environ.get("TIMERHEAP_DEBUG", "0") not in ("", "0")
 SANITIZER = os.environ.get("TIMERHEAP_SANITIZE", "")
 PORTABLE = os.environ.get("TIMERHEAP_PORTABLE", "0") not in ("", "0")
+COVERAGE = os.environ.get("TIMERHEAP_COVERAGE", "0") not in ("", "0")
 USER_CFLAGS = shlex.split(os.environ.get("CFLAGS", ""))
 USER_LDFLAGS = shlex.split(os.environ.get("LDFLAGS", ""))
 
@@ -43,6 +45,8 @@ def compile_flags():
         flags.append("-DTH_PORTABLE=1")
     if SANITIZER:
         flags += [f"-fsanitize={SANITIZER}", "-fno-omit-frame-pointer", "-g"]
+    if COVERAGE:
+        flags += ["--coverage", "-fprofile-update=atomic", "-include", "tests/coverage/hook.h"]
     return flags + USER_CFLAGS
 
 
@@ -50,7 +54,9 @@ def link_flags():
     flags = []
     if SANITIZER:
         flags += [f"-fsanitize={SANITIZER}"]
-    elif not DEBUG and not any(flag.startswith("-g") for flag in USER_CFLAGS):
+    if COVERAGE:
+        flags.append("--coverage")
+    if not (DEBUG or SANITIZER or any(flag.startswith("-g") for flag in USER_CFLAGS)):
         # A linker that is not known here may not know how to strip either.
         flags += {"linux": ["-Wl,-s"], "darwin": ["-Wl,-x"]}.get(sys.platform, [])
     return flags + USER_LDFLAGS
@@ -68,7 +74,7 @@ class FlavouredBuild(build):
 
     def initialize_options(self):
         super().initialize_options()
-        flavour = ["debug" if DEBUG else "release", "portable" if PORTABLE else "", SANITIZER]
+        flavour = ["debug" if DEBUG else "release", "portable" * PORTABLE, "coverage" * COVERAGE, SANITIZER]
         self.build_base = os.path.join("build", "-".join(filter(None, flavour)))
 
 

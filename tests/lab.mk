@@ -195,6 +195,11 @@ $(native)/slab-asan: $(native_sources)
 
 $(native)/threads $(native)/aarch64/threads: $(native_sources)
 	@$(native_cc) -O1 -DNATIVE_PLAIN -DTIMERHEAP_DEBUG $(native)/seam.c tests/native/threads.c $(native_link) -o $@
+$(native)/replay-gcov: $(native_sources)
+	@$(native_cc) -O1 --coverage -DNATIVE_NARROW $(replay_sources) $(native_link) -o $@
+
+$(native)/slab-gcov: $(native_sources)
+	@$(native_cc) -O1 --coverage -DNATIVE_PLAIN tests/native/slab.c -o $@
 
 $(native)/threads-tsan: $(native_sources)
 	@$(native_cc) -O1 -DNATIVE_PLAIN -DTIMERHEAP_DEBUG -fsanitize=thread $(native)/seam.c tests/native/threads.c \
@@ -221,6 +226,24 @@ $(native)/fuzz: $(native_sources)
 
 $(native)/replay-covered: $(native_sources)
 	@$(native_clang) -O1 -fprofile-instr-generate -fcoverage-mapping $(replay_sources) $(native_link) -o $@
+
+## make coverage     the lines of Python, Cython and C that no test reaches   MORE=1 adds to what the run before counted
+# A debug build that counts, its tests, and the native ones; tests/coverage/report.py says how. coverage.py is for the
+# Python files only, and traces their tests in a second pass: what it does to a process disturbs other tests.
+.PHONY: coverage
+covered_python := tests/test_main.py tests/test_testing.py
+coverage: $(venv)-coverage/.with-test $(venv)-coverage/.with-cli $(venv)-coverage/.with-coverage build/coverage.so \
+		$(native)/replay-gcov $(native)/slab-gcov
+	@$(if $(MORE),,find build -name '*.gcda' -delete; rm -rf build/coverage)
+	@LD_PRELOAD=$(abspath build/coverage.so) $(call run,$(venv)-coverage) -m pytest $(PYTEST_ARGS)
+	@$(native)/replay-gcov --runs 300 --seed 1 tests/native/corpus/*
+	@$(native)/slab-gcov --runs 1 --seed 1
+	@COVERAGE_FILE=$(abspath build/coverage/python) $(call run,$(venv)-coverage) -m coverage run -m pytest -q $(covered_python)
+	@$(call run,$(venv)-coverage) tests/coverage/report.py build/coverage/python build
+
+build/coverage.so: tests/coverage/shim.c
+	@mkdir -p $(@D)
+	@$(CC) -O1 -Wall -Wextra -Werror -shared -fPIC $< -o $@ -ldl
 
 ## make model        the wake protocol in Promela, every interleaving: spin, gcc
 # MODEL_ARGS='--only fork'. It says which Debian package is missing, if one is.
