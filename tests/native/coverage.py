@@ -1,4 +1,4 @@
-"""Prints the branches of the heap (timerheap/core, pages.h) that a run took, from `llvm-cov export` of the seam's build.
+"""Prints the branches of the heap that a run took, from `llvm-cov export` of the seam's build.
 
     llvm-cov export PROGRAM -instr-profile=DATA SOURCE | python coverage.py
 
