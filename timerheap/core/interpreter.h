@@ -6,9 +6,13 @@
  * them. "Read in" are the versions in whose source it was read; a star: it was tried there only.
  *
  *   what                                        where                  read in      not as expected
- *   the collector's header: two words before    th_new_timer, below    3.11 - 3.13, th_examine_header finds out at the
- *     the object, zero while it is not tracked                         3.14*, 3.15* import: CPython gives the memory then
+ *   the collector's header: two words before    th_new_timer, below    3.11 - 3.15  th_examine_header finds it out: the
+ *     the object, zero while it is not tracked                                      memory is CPython's own then
+ *   an object whose tp_dealloc is put off, as   put_aside              3.14*, 3.15* three tests of test_memory.py fail
+ *     3.14 and newer do it, has the count 0     (handles.pxi)
  *   _PyThreadState_Prealloc, _SetCurrent        th_new_state, below    3.11         compiled for 3.11 alone
+ *   the state that a thread makes first is the  th_run_worker, below   3.11* -      foreign code would make a second
+ *     one that PyGILState_Ensure finds                                 3.15*        one
  *   PyErr_Fetch and its kin                     th_take_exception      3.11         compiled for 3.11 alone
  *   PyInterpreterState_GetID, asked by          th_interpreter_id      Cython 3.1   a subinterpreter would get the module:
  *     Cython's module code before all else                             - 3.3        the test imports it in one
@@ -21,6 +25,9 @@
  *                                               (thread.pxi)
  *   Thread's _initialized, _daemonic, _started, class Worker           3.11 - 3.15  likewise; nothing of it takes part in
  *     _after_fork, _reset_internal_locks, _stop (thread.pxi)                        the start of a worker
+ *     (3.11 and 3.12 ask a thread for the last
+ *     two after a fork, newer ones for the first)
+ *   threading.Timer's base is Thread            thread.pxi             3.11 - 3.15  no import where Thread is replaced
  *   threading._SHUTTING_DOWN                    program_ends           3.11 - 3.15  an error at the end of a program is
  *   concurrent.futures.thread._threads_queues   (process.pxi)          3.11 - 3.15  reported that nobody has made
  *   Py_AddPendingCall runs after os.fork() has  after_fork_in_parent   3.11 - 3.13, CPython warns of a fork beside
