@@ -106,13 +106,14 @@ native_cc = $(CC) $(native_flags) -Wall -Wextra -Werror -Wno-unused-parameter -W
 native_clang = $(CLANG) $(native_flags) -Wno-everything -DNATIVE_NARROW
 
 .PHONY: test-native fuzz valgrind test-aarch64
-test-native: $(addprefix $(native)/,replay-asan replay-portable-asan replay slab-asan slab threads-tsan \
+test-native: $(addprefix $(native)/,replay-asan replay-portable-asan replay slab-asan slab threads-tsan broken \
 		platform platform-portable platform-tsan platform-portable-tsan platform-apple)
 	@$(native)/replay-asan --runs 2000 --seed 1 tests/native/corpus/*
 	@$(native)/slab-asan --runs 8 --seed 1
 	@$(native)/slab --runs 20 --seed 2
 	@$(native)/replay --runs 8 --seed 1
 	@$(native)/threads-tsan --operations 100000
+	@$(native)/broken
 	@$(native)/replay-portable-asan --runs 300 --seed 1
 	@for twin in platform platform-portable; do \
 		$(native)/$$twin && $(native)/$$twin-tsan --rounds 200 --forks 0 || exit 1; \
@@ -201,6 +202,17 @@ $(native)/replay-gcov: $(native_sources)
 $(native)/slab-gcov: $(native_sources)
 	@$(native_cc) -O1 --coverage -DNATIVE_PLAIN tests/native/slab.c -o $@
 
+$(native)/broken: $(native_sources)
+	@$(native_cc) -O1 -DNATIVE_PLAIN $(native)/seam.c tests/native/broken.c $(native_link) -o $@
+
+$(native)/broken-gcov: $(native_sources)
+	@$(native_cc) -O1 --coverage -include tests/coverage/hook.h -DNATIVE_PLAIN $(native)/seam.c tests/native/broken.c \
+		$(native_link) -o $@
+
+$(native)/threads-gcov: $(native_sources)
+	@$(native_cc) -O1 --coverage -fprofile-update=atomic -DNATIVE_PLAIN $(native)/seam.c tests/native/threads.c \
+		$(native_link) -o $@
+
 $(native)/threads-tsan: $(native_sources)
 	@$(native_cc) -O1 -DNATIVE_PLAIN -DTIMERHEAP_DEBUG -fsanitize=thread $(native)/seam.c tests/native/threads.c \
 		$(native_link) -o $@
@@ -233,11 +245,13 @@ $(native)/replay-covered: $(native_sources)
 .PHONY: coverage
 covered_python := tests/test_main.py tests/test_testing.py
 coverage: $(venv)-coverage/.with-test $(venv)-coverage/.with-cli $(venv)-coverage/.with-coverage build/coverage.so \
-		$(native)/replay-gcov $(native)/slab-gcov
+		$(native)/replay-gcov $(native)/slab-gcov $(native)/broken-gcov $(native)/threads-gcov
 	@$(if $(MORE),,find build -name '*.gcda' -delete; rm -rf build/coverage)
 	@LD_PRELOAD=$(abspath build/coverage.so) $(call run,$(venv)-coverage) -m pytest $(PYTEST_ARGS)
-	@$(native)/replay-gcov --runs 300 --seed 1 tests/native/corpus/*
+	@$(native)/replay-gcov --runs 2000 --seed 1 tests/native/corpus/*
 	@$(native)/slab-gcov --runs 1 --seed 1
+	@$(native)/threads-gcov --operations 50000
+	@LD_PRELOAD=$(abspath build/coverage.so) $(native)/broken-gcov
 	@COVERAGE_FILE=$(abspath build/coverage/python) $(call run,$(venv)-coverage) -m coverage run -m pytest -q $(covered_python)
 	@$(call run,$(venv)-coverage) tests/coverage/report.py build/coverage/python build
 

@@ -2,10 +2,10 @@
 
     report.py PYTHON_DATA OBJECTS
 
-Python's lines come from coverage.py (its children too, by the patches that pyproject.toml asks for). The lines of Cython
-and C come from gcov: the extension is built with --coverage (TIMERHEAP_COVERAGE=1 in setup.py), as are the native
-tests, and each process adds its counts to the .gcda files under OBJECTS when it ends (shim.c says how it is made to).
-Cython's own line tracing is not used: it needs the GIL and a Python frame, and most of the core has neither.
+Python's lines come from coverage.py (those of children too, by the patches that pyproject.toml asks for). The lines of
+Cython and C come from gcov: the extension is built with --coverage (TIMERHEAP_COVERAGE=1 in setup.py), as are the
+native tests, and each process adds its counts to the .gcda files under OBJECTS when it ends (shim.c says how it is made
+to). Cython's own line tracing is not used: it needs the GIL and a Python frame, and most of the core has neither.
 
 gcov speaks of the generated C. Cython writes above the code of each line a comment with that line's file and number
 (Cython.Coverage reads the same), so a line of Cython has run if any of the C below its comment has. What stands outside
@@ -96,18 +96,18 @@ def ranges(numbers):
 
 def main():
     data, objects = sys.argv[1:]
-    counts = {**native(objects), **python(data)}
+    counts = {path: lines for path, lines in {**native(objects), **python(data)}.items()
+              if any(path.is_relative_to(ROOT / ours) for ours in ("timerheap", "csrc"))}  # fmt: skip
     print(f"{'file':32} {'lines':>6} {'run':>6} {'%':>6}  not run")
     total = [0, 0]
     for language, suffixes in LANGUAGES.items():
         part = [0, 0]
-        for path in sorted(counts):
-            if path.suffix in suffixes and path.is_relative_to(ROOT) and path.parts[len(ROOT.parts)] in ("timerheap", "csrc"):
-                lines = counts[path]
-                missed = [line for line, count in lines.items() if count == 0]
-                part[0] += len(lines)
-                part[1] += len(lines) - len(missed)
-                row(str(path.relative_to(ROOT)), len(lines), len(lines) - len(missed), ranges(missed))
+        for path in sorted(path for path in counts if path.suffix in suffixes):
+            lines = counts[path]
+            missed = [line for line, count in lines.items() if count == 0]
+            part[0] += len(lines)
+            part[1] += len(lines) - len(missed)
+            row(str(path.relative_to(ROOT)), len(lines), len(lines) - len(missed), ranges(missed))
         row(f"all of {language}", *part)
         total = [total[0] + part[0], total[1] + part[1]]
     row("total", *total)
