@@ -308,3 +308,11 @@ def test_refusing_to_be_pickled_is_as_it_was(things):
     for name in ("timer", "ticker"):
         with pytest.raises(TypeError, match="cannot copy or pickle"):
             pickle.dumps(things[name])
+
+
+def test_new_alone_makes_them_too(things):
+    """As a subclass of something else's might call it, or copyreg."""
+    heap = ManualHeap()
+    timer, ticker = Timer.__new__(Timer, 5, heap=heap), Ticker.__new__(Ticker, period=2, heap=heap)
+    heap.advance(5)
+    assert (timer.c.poll(), ticker.c.poll()) == (5.0, 2.0)

@@ -311,6 +311,25 @@ def test_an_overflow_of_what_has_no_sign_is_passed_on():
         when_of(Floating(OverflowError()))
 
 
+def test_what_is_too_large_for_a_float_is_endless_or_over(manual):
+    """A fraction has no index, and its float overflows; what it is compared with 0 tells which."""
+    fired = []
+    AfterFunc(fractions.Fraction(10**400), fired.append, "never", heap=manual)
+    AfterFunc(fractions.Fraction(-(10**400)), fired.append, "at once", heap=manual)
+    manual.advance(1e9)
+    assert fired == ["at once"]
+
+
+def test_a_type_error_of_a_kind_of_its_own_is_passed_on_as_it_is():
+    class MyTypeError(TypeError):
+        pass
+
+    error = MyTypeError("mine")
+    with pytest.raises(MyTypeError) as caught:
+        AfterFunc(Floating(error), print)
+    assert caught.value is error
+
+
 def test_an_index_may_be_of_any_size():
     class Huge:
         def __index__(self):

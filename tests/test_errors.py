@@ -330,3 +330,23 @@ def test_system_exit_in_a_callback_does_not_end_the_process():
         print("still here")
     """)
     assert (done.returncode, done.stdout, done.stderr) == (0, "still here\n", "")
+
+
+def test_a_generator_that_refuses_to_be_closed_is_told_of_as_well(manual, unraisable):
+    def stubborn():
+        while True:
+            try:
+                yield
+            except GeneratorExit:
+                pass
+
+    generator = stubborn()
+    next(generator)
+    seen = []
+    heap = ManualHeap(on_error=lambda exc, timer: seen.append(exc))
+    AfterFunc(1, lambda: generator, heap=heap)
+    heap.advance(1)
+    [error] = seen
+    assert isinstance(error, TypeError)
+    assert [type(told.exc_value) for told in unraisable] == [RuntimeError]
+    unraisable.clear()

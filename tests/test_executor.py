@@ -433,3 +433,110 @@ def test_a_reset_timer_runs_in_the_executor_again(pooled):
         wait_until(lambda expected=expected: len(calls) == expected)
         assert timer.reset(0) is False
     wait_until(lambda: len(calls) == 20)
+
+
+class Keeper:
+    """Keeps what is submitted; another process may ask for it later."""
+
+    def __init__(self, future=None):
+        self.jobs = []
+        self._future = future
+
+    def submit(self, job):
+        self.jobs.append(job)
+        return self._future and self._future()
+
+
+def kept_jobs(heap, keeper, count=1):
+    wait_until(lambda: len(keeper.jobs) == count)
+    return keeper.jobs
+
+
+def test_a_job_that_leaves_for_another_process_late_is_no_longer_waited_for():
+    keeper, ran = Keeper(), []
+    heap = TimerHeap(executor=keeper)
+    AfterFunc(0, len, "four", heap=heap)
+    AfterFunc(0, ran.append, 1, heap=heap)
+    there, here = kept_jobs(heap, keeper, 2)
+    sent = pickle.dumps(there)
+    Background(heap.close).result()
+    here()
+    assert ran == []
+    assert pickle.loads(sent)() is None
+
+
+def test_a_job_that_was_called_off_does_nothing_in_another_process():
+    keeper = Keeper()
+    heap = TimerHeap(executor=keeper)
+    AfterFunc(0, fail, OSError("there"), heap=heap)
+    [job] = kept_jobs(heap, keeper)
+    Background(heap.close).result()
+    assert pickle.loads(pickle.dumps(job))() == 0
+
+
+async def nobody_awaits():
+    pass
+
+
+def test_a_coroutine_function_fails_in_another_process_too():
+    keeper = Keeper()
+    with TimerHeap(executor=keeper) as heap:
+        AfterFunc(0, nobody_awaits, heap=heap)
+        [job] = kept_jobs(heap, keeper)
+        sent = pickle.dumps(job)
+    with pytest.raises(TypeError, match="coroutine"):
+        pickle.loads(sent)()
+
+
+def test_close_cancels_what_is_queued_for_another_process(errors):
+    """And hears of that from a future that tells it late, when it is no error any more."""
+    told = []
+
+    class Late(Future):
+        def add_done_callback(self, callback):
+            told.append((callback, self))
+
+    keeper = Keeper(Late)
+    heap = TimerHeap(executor=keeper, on_error=lambda *args: errors.append(args))
+    AfterFunc(0, fail, OSError("there"), heap=heap)
+    [job] = kept_jobs(heap, keeper)
+    wait_until(lambda: told)
+    pickle.dumps(job)
+    Background(heap.close).result()
+    [(callback, future)] = told
+    assert future.cancelled()
+    callback(future)
+    assert errors == []
+
+
+def test_close_does_not_wait_for_what_leaves_while_others_are_called_off():
+    """The future of one job, asked to cancel, sends all the others away."""
+    keeper = Keeper()
+
+    class Hasty(Future):
+        def cancel(self):
+            for job in keeper.jobs[8:]:
+                pickle.dumps(job)
+            return super().cancel()
+
+    keeper._future = lambda: Hasty() if len(keeper.jobs) <= 8 else None
+    heap = TimerHeap(executor=keeper)
+    for _ in range(16):
+        AfterFunc(0, len, "four", heap=heap)
+    kept_jobs(heap, keeper, 16)
+    Background(heap.close).result()
+    assert len(heap) == 0
+
+
+def test_a_submit_that_runs_its_job_and_fails_after_that_has_run_it(errors):
+    class Inline:
+        def submit(self, job):
+            job()
+            raise OSError("after that")
+
+    ran = []
+    with TimerHeap(executor=Inline(), on_error=lambda *args: errors.append(args)) as heap:
+        AfterFunc(0, ran.append, 1, heap=heap)
+        AfterFunc(0.01, ran.append, 2, heap=heap)
+        wait_until(lambda: heap.stats()["fired"] == 2)
+    assert (ran, errors) == ([1, 2], [])

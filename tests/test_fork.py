@@ -893,3 +893,47 @@ def test_lines_of_receivers_that_are_not_in_the_child_are_void_there():
         assert not thread.is_alive()
     assert statuses == [0] * 15
     """)
+
+
+def test_a_thread_that_threading_does_not_know_may_fork():
+    """Nothing else runs beside the worker then, which leaves for the fork and comes back (from Python 3.12 on)."""
+    run_fork("""
+    import _thread, warnings
+    warnings.simplefilter("ignore", DeprecationWarning)
+    fired, statuses = threading.Event(), []
+    AfterFunc(0.3, fired.set)
+
+    def child():
+        fired = threading.Event()
+        AfterFunc(0, fired.set)
+        assert fired.wait(20)
+
+    _thread.start_new_thread(lambda: statuses.append(forked(child)), ())
+    while not statuses:
+        time.sleep(0.01)
+    assert statuses == [0] and fired.wait(20)
+    """)
+
+
+def test_a_fork_waits_for_the_worker_to_sort():
+    """Beside another thread the worker stays for the fork. It may be sorting a herd then, without the lock."""
+    run_fork("""
+    import random, warnings
+    warnings.simplefilter("ignore", DeprecationWarning)
+    heap, leave, rng = TimerHeap("herd"), threading.Event(), random.Random(1)
+    other = threading.Thread(target=leave.wait)
+    other.start()
+
+    def child():
+        heap.check()
+        assert len(heap) == 0
+
+    gate = threading.Event()
+    AfterFunc(0, gate.wait, 60, heap=heap)
+    herd = [AfterFunc(0.001 * rng.random(), int, heap=heap) for _ in range(100_000)]
+    gate.set()
+    while heap.stats()["fired"] < 1 + len(herd):
+        assert forked(child) == 0
+    leave.set()
+    other.join()
+    """)

@@ -1,5 +1,6 @@
 """How long a heap lives, and its worker with it."""
 
+import ctypes
 import gc
 import threading
 import time
@@ -327,3 +328,19 @@ def test_two_heaps_whose_callbacks_close_each_other_end():
     AfterFunc(0, close, one, heap=other)
     wait_until(lambda: len(ended) == 2)
     wait_until(lambda: not workers("one") and not workers("other"))
+
+
+def test_check_tells_what_is_broken_with_index_and_values():
+    """The deadline in a handle's record is made earlier than its key, as only a stray pointer would."""
+    heap = ManualHeap()
+    timer = AfterFunc(12.345678901, print, heap=heap)
+    deadline = 12_345_678_901
+    record = (ctypes.c_int64 * (type(timer).__basicsize__ // 8)).from_address(id(timer))
+    place = list(record).index(deadline)
+    record[place] = 5
+    try:
+        with pytest.raises(AssertionError, match=f"^a key is later than its timer at index 0: {deadline} and 5$"):
+            heap.check()
+    finally:
+        record[place] = deadline
+    heap.check()

@@ -1,7 +1,9 @@
 """python -m timerheap: its report, its verdict, its exit status."""
 
 import json
+import math
 import os
+import pty
 import shlex
 import signal
 import subprocess
@@ -9,7 +11,7 @@ import sys
 import time
 
 import pytest
-from helpers import SANITIZER
+from helpers import SANITIZER, no_threads
 
 import timerheap
 import timerheap.__main__ as command
@@ -57,6 +59,82 @@ def test_without_a_terminal_progress_is_plain_lines_on_stderr(tmp_path):
         "resetting: 500 timers",
         "firing: 1,500 timers",
     ]
+
+
+def run_on_terminal(*arguments, cwd, **env):
+    """python -m timerheap with a terminal for its stderr: what the terminal shows."""
+    shown, terminal = pty.openpty()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "timerheap", *arguments],
+            cwd=cwd,
+            env=os.environ | {"TERM": "xterm", "COLUMNS": "100"} | env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=terminal,
+        )
+    finally:
+        os.close(terminal)
+    seen = b""
+    with process, open(shown, "rb", buffering=0) as screen:
+        while True:
+            try:
+                seen += screen.read(4096)
+            except OSError:  # the last holder of the other end has gone
+                break
+        assert process.stdout.read()
+    assert process.returncode == 0, seen
+    return seen.decode()
+
+
+def test_on_a_terminal_progress_is_bars(tmp_path):
+    pytest.importorskip("rich")
+    shown = run_on_terminal("threads", "--timers", "50", cwd=tmp_path)
+    assert "AfterFunc" in shown
+    assert "50/50" in shown
+    assert "AfterFunc: 50 timers" not in shown
+
+
+def test_on_a_terminal_without_rich_progress_is_plain_lines(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    with command.progress() as bars:
+        bars.phase("firing", 50)
+        bars.done(50)
+    assert capsys.readouterr().err == "firing: 50 timers\n"
+
+
+def test_resident_memory_is_known_without_the_kernels_rollup(monkeypatch):
+    """As before Linux 4.14."""
+    exact = command.resident_bytes()
+
+    def refuse(path, *args, **kwargs):
+        if path == "/proc/self/smaps_rollup":
+            raise FileNotFoundError(path)
+        return open(path, *args, **kwargs)
+
+    monkeypatch.setattr(command, "open", refuse, raising=False)
+    assert exact / 2 < command.resident_bytes() < exact * 2
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(math.nan, "-"), (0.4, "0 us"), (999, "999 us"), (1000, "1 ms"), (1500, "1.5 ms"), (2_500_000, "2.5 s")],
+)
+def test_a_time_is_told_in_the_unit_a_person_would_choose(value, text):
+    assert command.microseconds(value) == text
+
+
+def test_threads_that_the_system_refuses_are_told():
+    with no_threads():
+        started, release = command.thread_timers(50, command.Progress())
+    release()
+    row = {"started": started, "threads": 0, "bytes_per_timer": 0.0, "us_per_timer": 0.0}
+    report = {"timers": 50, "AfterFunc": row | {"started": 50}, "threading.Timer": row}
+    lines = list(command.describe_threads(report))
+    assert started == 0
+    assert [line.strip() for line in lines].count("the system refused more threads than these") == 1
+    assert "refused" in lines[-1]
 
 
 def test_report_survives_an_ascii_terminal(tmp_path):

@@ -327,6 +327,28 @@ def test_a_cycle_through_any_argument_is_collectable(manual, position):
     assert freed(reference)
 
 
+def test_an_idle_timer_is_found_among_the_referrers_of_all_it_holds(manual):
+    context = contextvars.copy_context()
+    held = [Owner(), object(), object(), context]
+    timer = AfterFunc(1, *held[:3], heap=manual, context=context)
+    single = AfterFunc(1, held[0], held[1], heap=manual)
+    manual.advance(1)
+    assert [timer in gc.get_referrers(thing) for thing in held] == [True] * 4
+    assert [single in gc.get_referrers(thing) for thing in held] == [True, True, False, False]
+    assert timer in gc.get_referrers(manual)
+
+
+def test_what_is_due_on_a_manual_heap_is_reached_through_it(manual):
+    seen = []
+    second = Owner()
+    AfterFunc(1, lambda: seen.append(second in gc.get_referents(manual)), heap=manual)
+    AfterFunc(1, second, heap=manual)
+    manual.advance(1)
+    assert seen == [True]
+    assert second.calls == 1
+    assert second not in gc.get_referents(manual)
+
+
 def test_an_armed_timer_shows_its_callback_to_nobody(manual):
     """It is a root: the collector must not count its references among those from garbage."""
     owner, extra = Owner(), Owner()
@@ -847,6 +869,28 @@ def test_a_chain_of_handles_stopped_while_due_is_freed_without_recursion():
         thread.start()
         thread.join()
         assert done and done[0] < empty + 2**20, (empty, done)
+    """)
+
+
+@pytest.mark.parametrize("when", [4, 5], ids=["armed", "due"])
+def test_a_chain_of_stopped_handles_is_freed_and_those_beside_it_that_are_not_fire(when):
+    """Deep in the release of the last, each stopped one has a key in the heap still, and each other one lives on."""
+    run_ok(f"""
+        from timerheap import AfterFunc
+        from timerheap.testing import ManualHeap
+
+        heap, fired, chain = ManualHeap(), [], [None]
+        AfterFunc({when}, lambda: chain.pop() and heap.check(), heap=heap)
+        for n in range(600):
+            chain.append(AfterFunc(9, print, chain[-1], AfterFunc(5, fired.append, n, heap=heap), heap=heap))
+        others = [AfterFunc(9, int, heap=heap) for _ in range(1800)]
+        assert all(timer.stop() for timer in chain[1:])
+        del chain[:-1]
+        heap.advance({when})
+        assert chain == []
+        heap.advance(9)
+        heap.check()
+        assert fired == list(range(600))
     """)
 
 

@@ -472,3 +472,23 @@ def test_thread_locals_of_the_worker_last(heap):
         AfterFunc(0, callback, heap=heap)
         wait_until(lambda number=number: len(seen) == number)
     assert seen == [1, 2, 3, 4, 5]
+
+
+def test_a_worker_cannot_be_started_again(heap):
+    AfterFunc(FAR, print, heap=heap)
+    [worker] = [thread for thread in threading.enumerate() if "test" in thread.name and thread.daemon]
+    with pytest.raises(RuntimeError, match="only be started once"):
+        worker.start()
+
+
+def test_check_waits_for_the_worker_to_sort(heap):
+    """A herd is due when the callback before it ends, and is sorted without the lock."""
+    rng, count = random.Random(1), 200_000
+    gate = threading.Event()
+    AfterFunc(0, gate.wait, PATIENCE, heap=heap)
+    wait_until(lambda: heap.stats()["fired"] == 1)
+    herd = [AfterFunc(rng.random() * 1e-3, int, heap=heap) for _ in range(count)]
+    gate.set()
+    while heap.stats()["fired"] < 1 + count:
+        heap.check()
+    assert heap.stats()["fired"] == 1 + len(herd)
