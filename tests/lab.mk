@@ -252,7 +252,8 @@ coverage: $(venv)-coverage/.with-test $(venv)-coverage/.with-cli $(venv)-coverag
 	@$(native)/slab-gcov --runs 1 --seed 1
 	@$(native)/threads-gcov --operations 50000
 	@LD_PRELOAD=$(abspath build/coverage.so) $(native)/broken-gcov
-	@COVERAGE_FILE=$(abspath build/coverage/python) $(call run,$(venv)-coverage) -m coverage run -m pytest -q $(covered_python)
+	@COVERAGE_FILE=$(abspath build/coverage/python) \
+		$(call run,$(venv)-coverage) -m coverage run -m pytest -q $(covered_python)
 	@$(call run,$(venv)-coverage) tests/coverage/report.py build/coverage/python build
 
 build/coverage.so: tests/coverage/shim.c

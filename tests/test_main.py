@@ -87,6 +87,7 @@ def run_on_terminal(*arguments, cwd, **env):
     return seen.decode()
 
 
+@pytest.mark.skipif(SANITIZER == "tsan", reason="the runtime has a thread of its own, which is counted")
 def test_on_a_terminal_progress_is_bars(tmp_path):
     pytest.importorskip("rich")
     shown = run_on_terminal("threads", "--timers", "50", cwd=tmp_path)
