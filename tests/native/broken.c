@@ -1,6 +1,6 @@
-/* The checker itself, for one that sees nothing would pass every other test here: a heap that is whole, then broken in
- * one place at a time, each of which check has to name, with the index and both values. And the debug build's own check,
- * which ends the process instead of going on with such a heap. */
+/* The checker itself, for one that sees nothing would pass every other test here: a heap that is whole is broken in one
+ * place at a time, and check has to name each with the index and both values. And the debug build's own check, which ends
+ * the process instead of going on with such a heap. */
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
