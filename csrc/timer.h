@@ -40,9 +40,9 @@
  *     TH_PINNED is set exactly while a run entry points at the record, and while it is set the record's
  *     memory stays, whoever else lets go of it.
  *
- *   + A stopped timer's key stays behind, dead, until it is swept (heap.pxi, "Stopping"). TH_KEYED is set exactly while
- *     a key points at the record, and while it is set the record's memory stays: a handle that dies first leaves its
- *     key to core.tomb.
+ *   + A stopped timer's key stays behind, dead, until it is swept (heap.pxi, "Stopping"). TH_KEYED is set exactly
+ *     while a key points at the record, and while it is set the record's memory stays: a handle that dies first leaves
+ *     its key to core.tomb.
  *
  *   A reset to an earlier deadline leaves the key for later as well (heap.pxi, "Resetting"). TH_RISING is set exactly
  *   while core.risers points at the record, and while it is set the record's memory stays: a handle that dies first

@@ -1,39 +1,42 @@
-/* What the core takes of CPython beyond its documented interface, and of its insides: the one file to look through when a
- * new version of it comes.
+/* What the core takes of CPython's insides: the one file to look through when a new version of CPython comes.
  *
- * Each place is either compiled away where the version has something better, or looked at before it is relied on, with
- * another way to go where it is not as expected. tests/test_interpreter.py asks the interpreter that runs it for each of
- * them. "Read in" are the versions in whose source it was read; a star: it was tried there only.
+ * Each place is compiled for the versions that have it, or looked at before it is relied on, with another way to go
+ * where it is not as expected. tests/test_interpreter.py asks the interpreter that runs it for each of them. In
+ * brackets are the versions in whose source a place was read; a star: it was tried there only.
  *
- *   what                                        where                  read in      not as expected
- *   the collector's header: two words before    th_new_timer, below    3.11 - 3.15  th_examine_header finds it out: the
- *     the object, zero while it is not tracked                                      memory is CPython's own then
- *   an object whose tp_dealloc is put off, as   put_aside              3.14*, 3.15* three tests of test_memory.py fail
- *     3.14 and newer do it, has the count 0     (handles.pxi)
- *   _PyThreadState_Prealloc, _SetCurrent        th_new_state, below    3.11         compiled for 3.11 alone
- *   the state that a thread makes first is the  th_run_worker, below   3.11* -      foreign code would make a second
- *     one that PyGILState_Ensure finds                                 3.15*        one
- *   PyErr_Fetch and its kin                     th_take_exception      3.11         compiled for 3.11 alone
- *   PyInterpreterState_GetID, asked by          th_interpreter_id      Cython 3.1   a subinterpreter would get the module:
- *     Cython's module code before all else                             - 3.3        the test imports it in one
- *   slots of finished types: tp_vectorcall,     th_change_..., below   3.11 - 3.13, the tests of messages and signatures
- *     tp_new, tp_init, tp_iter, tp_alloc,                              3.14*, 3.15* fail
- *     tp_mro; ml_meth of a module's function
- *   a type whose tp_mro names no base           Misnomer (misnomers    likewise     likewise
- *                                               .pxi)
- *   threading._active, the dict of threads      listed_threads         3.11 - 3.15  not listed in threading.enumerate()
- *                                               (thread.pxi)
- *   Thread's _initialized, _daemonic, _started, class Worker           3.11 - 3.15  likewise; nothing of it takes part in
- *     _after_fork, _reset_internal_locks, _stop (thread.pxi)                        the start of a worker
- *     (3.11 and 3.12 ask a thread for the last
- *     two after a fork, newer ones for the first)
- *   threading.Timer's base is Thread            thread.pxi             3.11 - 3.15  no import where Thread is replaced
- *   threading._SHUTTING_DOWN                    program_ends           3.11 - 3.15  an error at the end of a program is
- *   concurrent.futures.thread._threads_queues   (process.pxi)          3.11 - 3.15  reported that nobody has made
- *   Py_AddPendingCall runs after os.fork() has  after_fork_in_parent   3.11 - 3.13, CPython warns of a fork beside
- *     counted the threads                       (fork.pxi)             3.14*, 3.15* threads
- *   asyncio's futures: _asyncio_future_blocking follow (jobs.pxi)      3.11 - 3.15  their callbacks are asked for in the
- *                                                                                   wrong thread
+ * In C, below:
+ *
+ *   th_new_timer      the collector's header is two words before the object, zero while it is not tracked [3.11 -
+ *                     3.15]. th_examine_header looks; where it is another one, CPython gives the memory of handles.
+ *   th_new_state      _PyThreadState_Prealloc and _PyThreadState_SetCurrent [3.11]. Compiled for 3.11 alone.
+ *   th_run_worker     the state that a thread makes first is the one that PyGILState_Ensure finds [3.11* - 3.15*];
+ *                     else foreign code in a callback would make a second one.
+ *   th_take_exception PyErr_Fetch and its kin [3.11]. Compiled for 3.11 alone.
+ *   th_interpreter_id Cython's module code asks PyInterpreterState_GetID before all else [Cython 3.1 - 3.3]; else a
+ *                     subinterpreter would get the module.
+ *   th_change_...     slots of types that are ready may be changed before their first use: tp_vectorcall, tp_new,
+ *                     tp_init, tp_iter, tp_alloc, tp_mro, and ml_meth of a module's function [3.11 - 3.13, 3.14*,
+ *                     3.15*]; else wrong calls get CPython's messages.
+ *
+ * In timerheap/core:
+ *
+ *   handles.pxi       put_aside: an object whose tp_dealloc CPython puts off has the count 0 [3.14*, 3.15*]; else its
+ *                     timer would bring it back to life.
+ *   misnomers.pxi     a type's tp_mro may name a class that is none of its bases [3.11 - 3.13, 3.14*, 3.15*]; else
+ *                     wrong names get CPython's messages.
+ *   thread.pxi        threading._active is the dict of the threads that are listed [3.11 - 3.15]; else workers are
+ *                     not.
+ *   thread.pxi        class Worker has what Thread's methods read: _initialized, _daemonic, _started, _name, _ident;
+ *                     and after a fork threading calls _reset_internal_locks and _stop [3.11, 3.12] or _after_fork
+ *                     [3.13 - 3.15]; else a Worker is an odd Thread, and the worker works.
+ *   thread.pxi        threading.Timer's base is Thread [3.11 - 3.15]; else no import where a program has replaced
+ *                     Thread.
+ *   process.pxi       threading._SHUTTING_DOWN and concurrent.futures.thread._threads_queues [3.11 - 3.15]; else an
+ *                     error is reported at the end of a program that nobody has made.
+ *   fork.pxi          pending calls run after os.fork() has counted the threads [3.11 - 3.13, 3.14*, 3.15*]; else
+ *                     CPython warns of a fork beside threads.
+ *   jobs.pxi          asyncio's futures have _asyncio_future_blocking [3.11 - 3.15]; else they are asked for their
+ *                     end in a thread that is not their loop's.
  */
 #ifndef TIMERHEAP_INTERPRETER_H
 #define TIMERHEAP_INTERPRETER_H
@@ -59,6 +62,7 @@
 #else
 #define TH_DEBUG_BUILD 0
 #endif
+
 #define th_has_float(o) (Py_TYPE(o)->tp_as_number != NULL && Py_TYPE(o)->tp_as_number->nb_float != NULL)
 #define th_raise_pending() (PyErr_Occurred() ? -1 : 0)
 
@@ -79,6 +83,7 @@ static inline PyObject *th_take_exception(void)
     return value;
 #endif
 }
+
 /* One interpreter a process, the main one, and that once. Cython's module code has a guard of its own, which takes
  * the first interpreter that comes for the right one and the second life of the main one for its first; so the
  * question by which it tells interpreters apart is answered here. */
