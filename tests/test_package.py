@@ -106,7 +106,6 @@ def test_import_starts_no_thread_and_loads_nothing_heavy():
     ids=["32 bits", "Windows"],
 )
 def test_a_build_that_cannot_be_ends_in_a_sentence(tmp_path, elsewhere, words):
-    pytest.importorskip("setuptools", minversion="77")  # as pyproject.toml has its licence
     setup = Path(__file__).parent.parent / "setup.py"
     code = (
         f"import sys, runpy; import setuptools.command.build_ext; {elsewhere};"
