@@ -89,6 +89,7 @@ wheels-aarch64: wheels_for = aarch64
 ## make sdist-ends   the sdist with the oldest and the newest build tools of pyproject.toml's ranges, each with each
 .PHONY: sdist-ends
 sdist-ends: $(release)/.with-dist
+	@rm -rf build/sdist
 	@$(call run,$(release)) -m build --sdist --outdir build/sdist . >/dev/null
 	@.ci/sdist-ends '$(PYTHON)' build/sdist/*.tar.gz
 
