@@ -203,11 +203,11 @@ $(native)/slab-gcov: $(native_sources)
 	@$(native_cc) -O1 --coverage -DNATIVE_PLAIN tests/native/slab.c -o $@
 
 $(native)/broken: $(native_sources)
-	@$(native_cc) -O1 -DNATIVE_PLAIN $(native)/seam.c tests/native/broken.c $(native_link) -o $@
+	@$(native_cc) -O1 -DNATIVE_PLAIN -DTIMERHEAP_DEBUG $(native)/seam.c tests/native/broken.c $(native_link) -o $@
 
 $(native)/broken-gcov: $(native_sources)
-	@$(native_cc) -O1 --coverage -include tests/coverage/hook.h -DNATIVE_PLAIN $(native)/seam.c tests/native/broken.c \
-		$(native_link) -o $@
+	@$(native_cc) -O1 --coverage -include tests/coverage/hook.h -DNATIVE_PLAIN -DTIMERHEAP_DEBUG $(native)/seam.c \
+		tests/native/broken.c $(native_link) -o $@
 
 $(native)/threads-gcov: $(native_sources)
 	@$(native_cc) -O1 --coverage -fprofile-update=atomic -DNATIVE_PLAIN $(native)/seam.c tests/native/threads.c \

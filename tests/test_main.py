@@ -8,10 +8,11 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
-from helpers import SANITIZER, no_threads
+from helpers import FAR, SANITIZER, no_threads
 
 import timerheap
 import timerheap.__main__ as command
@@ -105,17 +106,31 @@ def test_on_a_terminal_without_rich_progress_is_plain_lines(monkeypatch, capsys)
     assert capsys.readouterr().err == "firing: 50 timers\n"
 
 
-def test_resident_memory_is_known_without_the_kernels_rollup(monkeypatch):
-    """As before Linux 4.14."""
-    exact = command.resident_bytes()
+@pytest.mark.parametrize("missing", [["smaps_rollup"], ["smaps_rollup", "statm"]])
+def test_resident_memory_is_known_without_the_kernels_rollup(missing, monkeypatch):
+    """As before Linux 4.14, or without /proc: then it is the most there ever was."""
 
     def refuse(path, *args, **kwargs):
-        if path == "/proc/self/smaps_rollup":
+        if path.removeprefix("/proc/self/") in missing:
             raise FileNotFoundError(path)
         return open(path, *args, **kwargs)
 
+    exact = command.resident_bytes()
     monkeypatch.setattr(command, "open", refuse, raising=False)
-    assert exact / 2 < command.resident_bytes() < exact * 2
+    assert exact / 2 < command.resident_bytes()
+    if "statm" not in missing:
+        assert command.resident_bytes() < exact * 2
+
+
+def test_threads_are_counted_without_the_kernel(monkeypatch):
+    def refuse(path):
+        raise FileNotFoundError(path)
+
+    with timerheap.TimerHeap() as heap:
+        before = threading.active_count()
+        timerheap.AfterFunc(FAR, print, heap=heap)
+        monkeypatch.setattr(command.os, "listdir", refuse)
+        assert command.os_threads() == before + 1
 
 
 @pytest.mark.parametrize(

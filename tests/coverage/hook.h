@@ -1,4 +1,4 @@
-/* Included before the C of the core in a build for coverage: tells shim.c, if that is loaded, what writes the counts. */
+/* Included before the C of the core in a build for coverage: tells shim.c, if it is loaded, what writes the counts. */
 #ifndef TH_COVERAGE_HOOK_H
 #define TH_COVERAGE_HOOK_H
 

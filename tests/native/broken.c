@@ -1,6 +1,6 @@
 /* The checker itself, for one that sees nothing would pass every other test here: a heap that is whole is broken in one
- * place at a time, and check has to name each with the index and both values. And the debug build's own check, which ends
- * the process instead of going on with such a heap. */
+ * place at a time, and check has to name each with the index and both values. And the debug build's own checks, which
+ * end the process instead of going on with such a heap, or without its mutex. */
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -75,8 +75,8 @@ static void break_run(void)
     TRY(t->flags &= ~TH_PINNED, "a run entry's timer is not pinned", 1, t->flags, TH_PINNED, t->flags |= TH_PINNED);
 }
 
-/* A stop of an idle timer changes nothing: all it does is the debug build's check, before and after. */
-static void break_and_go_on(size_t at)
+/* What the debug build says before it ends, when a child of this process does something. */
+static void expect_end(void (*act)(size_t), size_t at, const char *line)
 {
     int ends[2], status;
     char said[200] = "";
@@ -84,11 +84,8 @@ static void break_and_go_on(size_t at)
         abort();
     pid_t child = fork();
     if (child == 0) {
-        th_timer idle = {0};
         dup2(ends[1], STDERR_FILENO);
-        core.keys[at].timer->pos = (uint32_t)at + 1;
-        for (int turn = 0; turn < TIMERS; turn++, core.seq++)   /* a large heap is looked at in windows */
-            native_stop(&core, &idle);
+        act(at);
         _exit(0);
     }
     close(ends[1]);
@@ -96,14 +93,31 @@ static void break_and_go_on(size_t at)
         abort();
     close(ends[0]);
     waitpid(child, &status, 0);
-    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGABRT || !strstr(said, "does not know its place at index"))
-        complain("an end by SIGABRT and a line on stderr", said);
+    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGABRT || !strstr(said, line))
+        complain(line, said);
+}
+
+/* A stop of an idle timer changes nothing: all that it does is the debug build's check, of a large heap in windows. */
+static void go_on_with_damage(size_t at)
+{
+    th_timer idle = {0};
+    core.keys[at].timer->pos = (uint32_t)at + 1;
+    for (int turn = 0; turn < TIMERS; turn++, core.seq++)
+        native_stop(&core, &idle);
+}
+
+static void collect_without_the_mutex(size_t at)
+{
+    (void)at;
+    th_unlock(&core);
+    native_collect(&core, 0);
 }
 
 int main(void)
 {
     int wake;
     th_init_locks(&core);
+    th_lock(&core);
     if (!native_init(&core))
         return 1;
     for (int i = 0; i < TIMERS; i++)
@@ -111,9 +125,10 @@ int main(void)
     expect(NULL, 0, 0, 0);
     break_keys();
     break_books();
-    break_and_go_on(200);
+    expect_end(go_on_with_damage, 200, "a timer does not know its place at index ");
     break_run();
-    break_and_go_on(3);
-    printf("11 kinds of damage, %d of them missed\n", failures);
+    expect_end(go_on_with_damage, 3, "a timer does not know its place at index ");
+    expect_end(collect_without_the_mutex, 0, " without its mutex");
+    printf("11 kinds of damage and 3 ends, %d of them missed\n", failures);
     return failures != 0;
 }
