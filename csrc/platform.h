@@ -90,8 +90,8 @@
 #endif
 
 /* A variable of each thread, in the thread's static block: elsewhere glibc would allocate it when a thread first comes
- * here, and abort the process where it cannot. musl has room at the start of each thread for what is loaded by then,
- * makes more before a later load is over, and refuses to load what asks for the static block. */
+ * here, and abort the process where it cannot. musl gives room to each thread that there is before a load is over, and
+ * refuses to load what asks for the static block. macOS has none: there a thread's first touch needs memory. */
 #ifdef __GLIBC__
 #define TH_THREAD static __thread __attribute__((tls_model("initial-exec")))
 #else
