@@ -5,4 +5,3 @@ cdef extern from "word.h" nogil:
     void th_wake_word(uint32_t* word)
     void th_set_word(uint32_t* word, uint32_t value)
     bint th_move(uint32_t* word, uint32_t start, uint32_t to)
-    int th_await_word(uint32_t* word, uint32_t value, int64_t deadline)
