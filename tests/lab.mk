@@ -225,7 +225,7 @@ $(native)/platform-tsan $(native)/platform-portable-tsan: $(native_sources)
 		-lpthread -o $@
 
 $(native)/platform-apple: $(native_sources) tests/native/apple/mach/mach_time.h
-	@$(native_cc) -O2 -D__APPLE__ -U__linux__ -Itests/native/apple tests/native/platform.c -lpthread -o $@
+	@$(native_cc) -O2 -DNATIVE_PLAIN -D__APPLE__ -U__linux__ -Itests/native/apple tests/native/platform.c -lpthread -o $@
 
 $(on_aarch64): CC := $(cross)-gcc
 $(on_aarch64): | cross-tools
