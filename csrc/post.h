@@ -30,8 +30,7 @@
 
 typedef struct th_post {
     atomic_int holders;
-    uint32_t ended;         /* a word: 1 once the thread is all but gone */
-    atomic_int closing;     /* close() calls that a callback is in: they are not waited for */
+    uint32_t news;          /* a word: 1 once the thread is all but gone, and 2 for each close() that a callback is in */
     atomic_ulong tid;       /* the system's id of the thread; 0 until it has begun */
     th_core *core;          /* NULL once the post has been left; the thread's to write, and fork's */
     void *heap;             /* PyObject *, the TimerHeap, borrowed: there as long as something is armed, see Life */
@@ -83,7 +82,7 @@ static inline th_post *th_post_of(th_core *c)
 
 static inline int th_post_ended(th_post *post)
 {
-    return (int)th_word(&post->ended);
+    return (int)(th_word(&post->news) & 1);
 }
 
 static inline unsigned long th_post_tid(th_post *post)
@@ -111,22 +110,22 @@ static inline int th_post_mine(const th_post *post)
     return post != NULL && post == th_my_post;
 }
 
-static inline int th_post_closing(th_post *post)
-{
-    return atomic_load(&post->closing);
-}
-
 static inline void th_post_note_closing(th_post *post, int by)
 {
-    atomic_fetch_add(&post->closing, by);
-    th_wake_word(&post->ended);
+    __atomic_fetch_add(&post->news, 2 * (uint32_t)by, __ATOMIC_RELEASE);
+    th_wake_word(&post->news);
 }
 
-/* Wait for the end of the thread until the absolute deadline, a signal, or for no reason. */
-static inline void th_post_await(th_post *post, int64_t deadline)
+/* Wait for the end of the thread until the absolute deadline, a signal, or for no reason; with closing also until a
+ * callback is in a close(): who waits there, maybe for the caller, is not waited for. True: there is nothing to wait
+ * for. What is waited by is the very word that was looked at, so nothing that comes in between is missed. */
+static inline int th_post_await(th_post *post, int closing, int64_t deadline)
 {
-    if (!th_post_ended(post))
-        th_await_word(&post->ended, 0, deadline);
+    uint32_t seen = th_word(&post->news);
+    if (seen & 1 || (closing && seen))
+        return 1;
+    th_await_word(&post->news, seen, deadline);
+    return 0;
 }
 
 /* Wait until the system has done with a thread that has ended, a second at most: CPython counts the system's threads to
@@ -232,7 +231,8 @@ static inline void th_core_free(th_core *c)
 /* Whoever waits for the thread need not any more. */
 static inline void th_post_over(th_post *post)
 {
-    th_set_word(&post->ended, 1);
+    __atomic_fetch_or(&post->news, 1, __ATOMIC_RELEASE);
+    th_wake_word(&post->news);
     th_post_drop(post);
 }
 
@@ -259,7 +259,8 @@ static inline void th_post_after_fork(th_core *c)
     if (c->post != NULL) {
         c->post->core = NULL;
         c->post->forked = c->post == th_my_post;
-        c->post->ended = !c->post->forked;
+        if (!c->post->forked)
+            c->post->news |= 1;
         c->post = NULL;
     }
     c->mask_known = 0;

@@ -52,8 +52,8 @@ cdef void await_leaving(th_post* post) noexcept:
     """A second at most. Runs no signal handler: what that raised would go no further than the fork's hook."""
     cdef int64_t until = th_monotonic() + NS_PER_S
     with nogil:
-        while not th_post_ended(post) and th_monotonic() < until:
-            th_post_await(post, until)
+        while th_monotonic() < until and not th_post_await(post, False, until):
+            pass
         th_post_await_system(post)
 
 

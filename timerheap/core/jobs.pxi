@@ -4,6 +4,7 @@
 #
 #   WAITS   handed over, not begun
 #   RUNS    an executor's thread runs it in this process
+#   CLOSES  that thread is in a close() itself, and RUNS again after it
 #   AWAY    pickled, for an executor with other processes: begun, as far as anybody here can tell
 #   DONE    over, and reported if it failed
 #   OFF     called off by close() before it had begun: whoever runs it finds nothing to do
@@ -20,6 +21,7 @@ cdef str SUBMIT = "submit", EXCEPTION = "exception"
 cdef enum:
     JOB_WAITS
     JOB_RUNS
+    JOB_CLOSES
     JOB_AWAY
     JOB_DONE
     JOB_OFF
@@ -35,7 +37,6 @@ cdef class Job:
     cdef bint unheard           # that says nothing of its end: what is AWAY then, nobody waits for
     cdef uint32_t state         # a word to wait for
     cdef unsigned long thread   # that runs it
-    cdef int closing            # close() calls that its thread is in
 
     def __call__(self):
         cdef PyObject* context = NULL
@@ -195,7 +196,7 @@ cdef int await_job(Job job) except -1:
     while True:
         state = th_word(&job.state)
         mine = state == JOB_RUNS and job.thread == current_thread()
-        if state == JOB_DONE or state == JOB_OFF or mine or job.closing:
+        if state == JOB_DONE or state == JOB_OFF or state == JOB_CLOSES or mine:
             return 0
         if state == JOB_AWAY and job.unheard:
             return 0
@@ -212,8 +213,7 @@ cdef list enter_close():
     cdef list mine = []
     for heap in live_heaps():
         for job in list(heap.jobs or ()):
-            if th_word(&job.state) == JOB_RUNS and job.thread == current_thread():
-                job.closing += 1
+            if job.thread == current_thread() and th_move(&job.state, JOB_RUNS, JOB_CLOSES):
                 th_wake_word(&job.state)
                 mine.append(job)
     if th_my_post != NULL:
@@ -224,7 +224,7 @@ cdef list enter_close():
 cdef void leave_close(list mine) noexcept:
     cdef Job job
     for job in mine:
-        job.closing -= 1
+        th_move(&job.state, JOB_CLOSES, JOB_RUNS)
     if th_my_post != NULL:
         th_post_note_closing(th_my_post, -1)
 

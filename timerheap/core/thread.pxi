@@ -228,11 +228,10 @@ cdef inline int ready(TimerHeap heap) except -1:
 cdef int await_end(th_post* post, int64_t until) except -1:
     """Wait for the end of a worker until the absolute time, TH_NEVER for ever, or until its callback waits in a close()
     itself. Runs signal handlers."""
-    cdef int64_t look_at
-    while not (th_post_ended(post) or th_post_closing(post)) and (until == TH_NEVER or th_monotonic() < until):
+    cdef bint over = False
+    while not over and (until == TH_NEVER or th_monotonic() < until):
         with nogil:
-            look_at = signals_at()
-            th_post_await(post, min(until, look_at))
+            over = th_post_await(post, True, min(until, signals_at()))
         PyErr_CheckSignals()
     return 0
 
