@@ -14,8 +14,8 @@
 
 #include "platform.h"
 
-/* Bytes of a page: 4,096, and on some machines 16 or 64 times 1,024, always a power of two. Addresses and sizes given to
- * the functions below are multiples of it: the system rounds some up and refuses others. */
+/* Bytes of a page: 4,096, and on some machines 16 or 64 times 1,024, always a power of two. Addresses and sizes given
+ * to the functions below are multiples of it: the system rounds some up and refuses others. */
 #ifndef th_page /* chosen by tests/native */
 static size_t th_page;
 

@@ -129,8 +129,8 @@ static inline int th_leave_armed(th_timer *t, uint16_t to)
     return __atomic_compare_exchange_n(&t->state, &armed, to, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
 
-/* Without M one may read the flags that never change (TH_ARGS_ONE, TH_ARGS_BLOCK, TH_CHANNEL). The holder of M may write
- * another flag at that moment, the worker with no GIL: such accesses are whole, and no more than that. */
+/* Without M one may read the flags that never change (TH_ARGS_ONE, TH_ARGS_BLOCK, TH_CHANNEL). The holder of M may
+ * write another flag at that moment, the worker with no GIL: such accesses are whole, and no more than that. */
 static inline uint16_t th_fixed_flags(const th_timer *t) { return __atomic_load_n(&t->flags, __ATOMIC_RELAXED); }
 
 static inline void th_mark(th_timer *t, uint16_t flag)

@@ -2,7 +2,8 @@
  * machine whose pages have page bytes (a power of two, not less than the real one).
  *
  * A mapping begins on such a page and reaches to the end of one, whatever size was asked for; addresses that lie
- * within one are EINVAL; sizes are rounded up. Nothing here is the C library's: its calls may be intercepted by whoever asks.
+ * within one are EINVAL; sizes are rounded up. Nothing here is the C library's: its calls may be intercepted by whoever
+ * asks.
  */
 #ifndef PAGING_H
 #define PAGING_H
