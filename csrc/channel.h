@@ -35,7 +35,6 @@
 
 #include "core.h"
 #include "platform.h"
-#include "word.h"
 
 typedef struct th_chan {
     th_core *core;               /* its heap's; the Channel holds the heap */

@@ -3,7 +3,6 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from core cimport th_core
 
 cdef extern from "channel.h" nogil:
-    int EINTR
     ctypedef struct th_waiter
     ctypedef struct th_chan:
         th_core* core
@@ -52,7 +51,6 @@ cdef extern from "channel.h" nogil:
     void th_rearm_wait(th_waiter* w)
     void th_stay_awake(th_waiter* w)
     int th_wait(th_waiter* w, int64_t deadline)
-    int th_sleep_until(int64_t deadline)
     unsigned long th_slack_fine()
     void th_slack_restore(unsigned long slack)
     bint th_chan_live(const th_chan* ch)

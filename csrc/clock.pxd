@@ -1,9 +1,6 @@
 from libc.stdint cimport int64_t
 
 cdef extern from "clock.h" nogil:
-    const int64_t TH_NEVER
-    const int64_t NS_PER_S "TH_NS_PER_S"
-    int64_t th_monotonic()
     int64_t th_deadline(int64_t now, int64_t delay)
     int64_t th_next_tick(int64_t when, int64_t period, int64_t now)
     double th_to_seconds(int64_t when)

@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport uint32_t
 
 cdef extern from "word.h" nogil:
     uint32_t th_word(const uint32_t* word)

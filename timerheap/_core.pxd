@@ -1,7 +1,6 @@
 # What all parts of the core share: the declarations of its headers, and the fields of its objects.
 
 cimport cython
-from cpython.object cimport PyObject
 
 from channel cimport *
 from clock cimport *

@@ -16,6 +16,7 @@ from clock cimport *
 from compiler cimport *
 from core cimport *
 from pages cimport *
+from platform cimport *
 from post cimport *
 from slab cimport *
 from timer cimport *

@@ -1,5 +1,4 @@
 from cpython.object cimport PyObject, PyTypeObject
-from libc.stdint cimport uint64_t
 
 from post cimport th_post
 
@@ -37,8 +36,7 @@ cdef extern from "interpreter.h":
     object take_exception "th_take_exception"()
 
 cdef extern from "Python.h":
-    # Raw pointers where an object argument would have Cython count references that are not ours to
-    # count.
+    # Raw pointers where an object argument would have Cython count references that are not ours to count.
     void incref "Py_INCREF"(void* o)
     void decref "Py_DECREF"(void* o)
     Py_ssize_t refcount "Py_REFCNT"(void* o)
@@ -57,7 +55,6 @@ cdef extern from "Python.h":
     bint PyCallable_Check(PyObject* o)
     void gc_track "PyObject_GC_Track"(PyObject* o)
     void gc_untrack "PyObject_GC_UnTrack"(PyObject* o)
-    bint gc_tracked "PyObject_GC_IsTracked"(PyObject* o)
     bint PyFloat_CheckExact(object o)
     double PyFloat_AS_DOUBLE(object o)
     double float_as_double "PyFloat_AsDouble"(object o) noexcept    # its error is left set
@@ -69,7 +66,6 @@ cdef extern from "Python.h":
     int compare_or_error "PyObject_RichCompareBool"(object a, object b, int op) noexcept    # its error is left set
     long long PyLong_AsLongLongAndOverflow(object o, int* overflow) except? -1
     int PyErr_CheckSignals() except -1
-    void PyErr_NoMemory() except *
     int PyUnicode_Compare "PyUnicode_CompareWithASCIIString"(PyObject* s, const char* t)
     void* PyMem_Malloc(size_t n)
     void PyMem_Free(void* p)
