@@ -171,6 +171,14 @@ static inline th_node *th_line(const th_chan *ch)
     return ch->forks == th_forks ? ch->head : NULL;
 }
 
+/* Whether it is armed, or expired and not received, in this epoch of its heap. */
+static inline int th_chan_live(const th_chan *ch)
+{
+    th_assert_chan_held();
+    th_step();
+    return ch->live && ch->epoch == ch->core->epoch;
+}
+
 static inline void th_arrive(th_waiter *w)
 {
     th_assert_chan_held();
@@ -311,13 +319,6 @@ static inline unsigned long th_slack_fine(void)
 static inline void th_slack_restore(unsigned long slack)
 {
     th_set_slack(slack);
-}
-
-static inline int th_chan_live(const th_chan *ch)
-{
-    th_assert_chan_held();
-    th_step();
-    return ch->live && ch->epoch == ch->core->epoch;
 }
 
 /* In the child of a fork: the threads that waited are gone, and so is whoever stood before C. */

@@ -1,4 +1,4 @@
-/* What gcc and clang have beyond C. */
+/* What gcc and clang have beyond C, under names for the parts in Cython. */
 #ifndef TIMERHEAP_COMPILER_H
 #define TIMERHEAP_COMPILER_H
 

@@ -102,7 +102,8 @@ typedef struct th_core {
     _Atomic uint64_t advancer; /* manual heaps: th_thread() of the thread in advance(), else 0 */
     _Atomic int64_t manual_due; /* up to here channel timers are ready: manual_now, and what nobody can tell from it */
 
-    sigset_t callback_mask;  /* signals blocked in callbacks: as in the thread that started the first worker; guard M */
+    sigset_t callback_mask;  /* signals blocked in callbacks: as in the thread that started the first worker. This and
+                                the next are his who has set running, until the thread is there */
     int mask_known;
 #ifdef TIMERHEAP_DEBUG
     th_holder holder;        /* of M */
@@ -149,8 +150,8 @@ static inline void th_set_manual(th_core *c, int64_t now)
         th_set_due(c, due);
 }
 
-/* A timer is armed. An advance may have made due more than the clock shows, see ManualHeap.advance; that was for timers
- * before it, and ends where this one would be taken for one of them. */
+/* A channel timer is armed. An advance may have made due more than the clock shows, see ManualHeap.advance; that was
+ * for timers before it, and ends where this one would be taken for one of them. */
 static inline void th_limit_due(th_core *c, int64_t when)
 {
     int64_t due, now;

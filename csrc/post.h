@@ -33,7 +33,8 @@ typedef struct th_post {
     uint32_t news;          /* a word: 1 once the thread is all but gone, and 2 for each close() that a callback is in */
     atomic_ulong tid;       /* the system's id of the thread; 0 until it has begun */
     th_core *core;          /* NULL once the post has been left; the thread's to write, and fork's */
-    void *heap;             /* PyObject *, the TimerHeap, borrowed: there as long as something is armed, see Life */
+    void *heap;             /* PyObject *, the TimerHeap, borrowed: there while something is armed, see "Life" in
+                               worker.pxi */
     void *thread;           /* PyObject *, owned by the thread: the Worker that stands for it */
     atomic_int disappeared; /* the thread has taken its Worker out of the list of threads */
     atomic_ulong ident;     /* of the thread, as CPython counts */

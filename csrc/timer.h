@@ -79,7 +79,7 @@ enum {
 typedef struct th_timer {
     uint32_t pos;   /* index of this timer's key while TH_KEYED; guard M */
     uint16_t state; /* TH_IDLE, TH_ARMED, TH_DUE; guard M, see above */
-    uint16_t flags; /* TH_ARGS_ONE ... TH_KEYED; guard M after the record is made */
+    uint16_t flags; /* TH_ARGS_ONE ... TH_RISING; guard M after the record is made */
     int64_t when;   /* deadline of the current arming, ns on the heap's clock; guard M */
     uint64_t seq;   /* number of the current arming, heap-wide, from 1: equal deadlines go by it; guard M, see th_seq */
     void *func;     /* PyObject *, owned; what to call. Written when made and when cleared (GIL; without one: M) */
@@ -88,8 +88,8 @@ typedef struct th_timer {
 
 _Static_assert(sizeof(th_timer) == 40, "a timer record is 40 bytes");
 
-/* The key of t is out, or has risen. The last access to a stopped t: whoever destroys the handle looks at the flags
- * without M, and frees the record when it finds both cleared. */
+/* The key of t is out, or (th_risen) has risen. The last access to a stopped t: whoever destroys the handle looks at
+ * the flags without M, and frees the record when it finds both cleared. */
 static inline void th_unkeyed(th_timer *t)
 {
     __atomic_store_n(&t->flags, (uint16_t)(t->flags & ~TH_KEYED), __ATOMIC_RELEASE);

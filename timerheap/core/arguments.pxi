@@ -1,11 +1,10 @@
-# Wrong calls and wrong names: what somebody reads who takes timerheap for another timer library. Nothing here runs for
-# a call that is right, but for the look at its shape.
+# Wrong calls: what somebody reads who takes timerheap for another timer library. finish.pxi looks at the shape of a
+# call; nothing here runs for one that is right.
 
 cdef frozenset FUNCTION_WORDS = frozenset(
     ("func", "function", "callback", "cb", "fn", "f", "target", "args", "kwargs", "context"))
 cdef frozenset DURATION_WORDS = frozenset(
     ("delay", "period", "seconds", "secs", "interval", "timeout", "time", "duration"))
-
 
 cdef str CLOSED_HEAP = "the timer heap is closed"
 

@@ -1,6 +1,6 @@
 # One channel: its states, and every change of them. The model of all channels is in csrc/channel.h.
 #
-# Lock. C is held, unless the first line says otherwise.
+# Lock. C is held, unless a function says otherwise.
 
 cdef enum:
     SLICE = 64            # steps between two offers of C: about 5 us when none of the channels is in the cache
@@ -40,6 +40,7 @@ cdef inline bint chan_take(th_chan* ch, int64_t now, int64_t* when) noexcept nog
 
 
 cdef int chan_refuse() except -1:
+    """Why an arming did not happen; C is free again."""
     raise RuntimeError(CLOSED_HEAP)
 
 

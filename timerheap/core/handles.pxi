@@ -16,11 +16,12 @@
 # The collector. A timer that a worker will fire is a root. A handle reveals func and args to the
 # collector only while it is IDLE, and with a GIL it is tracked only then, so a million armed timers
 # cost a collection nothing. What is armed on a ManualHeap fires only if somebody turns the clock: there the handle is
-# tracked all the time, and the heap shows what its armed timers hold, as if that were its own. A free-threaded
-# collector walks through every object of a collectable type, tracked or not, and comes back once a quarter more of them
-# exist than were tracked the last time: handles that it did not count would have it come back every 2000 timers. So
-# there they are tracked from beginning to end, and what makes an armed one a root is the heap's reference: it owns one
-# to the handle of each ARMED or DUE timer, taken before arming and given up by stop or after the call.
+# tracked all the time, and the heap shows what its armed timers hold, as if that were its own (manual.pxi). A
+# free-threaded collector walks through every object of a collectable type, tracked or not, and comes back once a
+# quarter more of them exist than were tracked the last time: handles that it did not count would have it come back
+# every 2000 timers. So there they are tracked from beginning to end, and what makes an armed one a root is the heap's
+# reference: it owns one to the handle of each ARMED or DUE timer, taken before arming and given up by stop or after the
+# call.
 #
 # With a GIL the heap owns none, and a handle that dies while armed leaves an orphan (40 bytes instead of 80): that is
 # decided under the GIL, which no launch can have at the same time.

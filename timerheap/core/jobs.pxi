@@ -165,7 +165,7 @@ cdef void call(TimerHeap heap, th_timer* t, PyObject* handle) noexcept:
         report(heap, heap.on_error, exc, <Timer>handle if handle != NULL else adopt(heap, t))
 
 
-# ---- the end of a heap, and of the program --------------------------------------------------------------------------
+# ---- the end of a heap, and a fork ----------------------------------------------------------------------------------
 
 cdef int end_jobs(TimerHeap heap) except -1:
     """Call off the jobs that have not begun, and wait for those that have."""

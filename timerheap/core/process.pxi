@@ -14,7 +14,8 @@ cdef void remember(TimerHeap heap):
 
 
 def forget(reference):
-    """The heap is about to go; or the collector takes it for garbage, and a finalizer may yet arm on it, see ready."""
+    """The heap is about to go; or the collector takes it for garbage, and a finalizer may yet arm on it: see
+    start_worker, which arming asks again then."""
     cdef th_core* c
     entry = all_heaps.pop(id(reference), None)
     if entry is not None:

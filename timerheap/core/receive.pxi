@@ -1,6 +1,6 @@
 # Receiving: to look at channels, to wait in their lines, and to take a value. The model is in csrc/channel.h.
 #
-# Lock. C is held, unless the first line says that the function takes it.
+# Lock. C is held, unless a function says that it takes it; what stands under "receiving" works without C.
 
 cdef enum:
     NODES_ON_STACK = 4    # of a receiver of so few channels, which allocates nothing
@@ -254,6 +254,8 @@ cdef outcome wait_lines(th_waiter* w, glance* g, int64_t until, int64_t* when) n
     th_slack_restore(slack)
     return result
 
+
+# ---- receiving ------------------------------------------------------------------------------------------------------
 
 cdef size_t find_heaps(th_waiter* w, th_group* groups) noexcept nogil:
     """A group for each heap that w has a channel of; groups may be NULL, to count them. Of many heaps some may have

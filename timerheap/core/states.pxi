@@ -3,18 +3,19 @@
 # csrc/timer.h has the table: IDLE, ARMED, DUE, and who may change which. Here are the changes, each whole, with the
 # books that go with it (live, fired, cancelled, stops): whoever takes M, calls one function and gives M back has left
 # the heap in order. What else a change asks for, of a caller with the GIL (references, the collector), is the caller's:
-# timer.pxi arms and stops, handles.pxi lets go, worker.pxi launches.
+# timer.pxi arms and stops, handles.pxi lets go, worker.pxi launches and, for close(), cancels.
 #
 #   IDLE  -> ARMED   arm_record, rearm_record     under M
 #   ARMED -> ARMED   rearm_record                 under M
 #   DUE   -> ARMED   rearm_record                 under M; its run entry is void then
 #   ARMED -> DUE     enter_run                    under M, by compare-and-swap, for a stop may come at the same time
 #   ARMED -> IDLE    cancel                       by compare-and-swap, under the GIL, or under M where there is none
+#                    cancel_last                  under M, and the GIL where there is one: close()
 #   DUE   -> IDLE    cancel, settle               under the GIL, or under M where there is none
 #   any   -> IDLE    make_void                    under M, in the child of a fork, for what the parent had armed
 #   ARMED -> gone    let_go                       under M; the record moves to a slot, and is ARMED there
 #
-# Lock. M is held, unless the first line says otherwise. nogil, and no clock is read.
+# Lock. M is held, unless a function says otherwise. nogil, and no clock is read.
 
 cdef struct arming:
     bint wake       # the worker sleeps past the new deadline: signal it

@@ -14,7 +14,7 @@ cdef inline int lock_to_arm(TimerHeap heap, PyObject* handle, int64_t ns, int64_
     while True:
         wanted = ready(heap)
         if FREE_THREADED:
-            incref(handle)                  # the heap's; given up by stop, launch or let_all_go
+            incref(handle)                  # the heap's; given up by stop, launch, let_all_go or disown
         when[0] = th_deadline(th_now(c), ns)
         th_lock(c)
         if not wanted or c.running or c.pausing or c.closed:
@@ -161,7 +161,7 @@ cdef class Timer:
                 th_unlock(c)
         if cancelled:
             if FREE_THREADED:
-                decref(<PyObject*>self)     # taken by arm
+                decref(<PyObject*>self)     # taken by lock_to_arm
             elif not always_tracked(c):
                 gc_track(<PyObject*>self)
             if idle if FREE_THREADED else c.live == 0:

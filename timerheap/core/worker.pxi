@@ -71,7 +71,7 @@ cdef void launch(th_core* c, PyObject* heap, bint fire) noexcept:
             drop_call(record.func, record.args, record.flags)
         elif state == TH_DUE:
             if not FREE_THREADED:
-                incref(handle)          # given back below; free-threaded: the heap's own reference, taken by arm
+                incref(handle)          # given back below; free-threaded: the heap's own, of lock_to_arm
             if not always_tracked(c):
                 gc_track(handle)
             if fire:
