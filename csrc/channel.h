@@ -123,6 +123,7 @@ static inline void th_chan_lock(void)
 
 static inline void th_chan_unlock(void)
 {
+    th_assert_chan_held();
     th_end_slice();
     th_note_free(&th_chan_holder);
     pthread_mutex_unlock(&th_channels);
@@ -131,6 +132,7 @@ static inline void th_chan_unlock(void)
 /* Between two slices: as th_yield_lock, and nothing at all while nobody waits. */
 static inline void th_chan_offer(void)
 {
+    th_assert_chan_held();
     th_end_slice();
     if (atomic_load(&th_channels_contended) == 0)
         return;
@@ -168,6 +170,7 @@ static inline size_t th_random_below(size_t n)
 /* The head of the channel's line, or NULL. Caller holds C, as for all that follows up to th_wait. */
 static inline th_node *th_line(const th_chan *ch)
 {
+    th_assert_chan_held();
     return ch->forks == th_forks ? ch->head : NULL;
 }
 
@@ -299,6 +302,7 @@ static inline void th_rearm_wait(th_waiter *w)
 /* After it, or when it never comes to one: nobody need wake this waiter. */
 static inline void th_stay_awake(th_waiter *w)
 {
+    th_assert_chan_held();
     atomic_store(&w->woken, 1);
 }
 

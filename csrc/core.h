@@ -197,6 +197,7 @@ static inline void th_lock(th_core *c)
 
 static inline void th_unlock(th_core *c)
 {
+    th_assert_held(c);
     th_note_free(&c->holder);
     pthread_mutex_unlock(&c->mutex);
 }

@@ -209,6 +209,7 @@ static inline void th_post_to_call(th_post *post)
 static inline int th_post_leave(th_post *post)
 {
     th_core *c = post->core;
+    th_assert_held(c);
     post->core = NULL;
     if (c->post != post)
         return 0;

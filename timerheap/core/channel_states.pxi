@@ -107,6 +107,7 @@ cdef object chan_when(th_chan* ch):
 
 cdef inline bint offer(size_t* work) noexcept nogil:
     """Let others have C if a slice is over. True if so: C may have been free meanwhile."""
+    th_assert_chan_held()
     if work[0] < SLICE:
         return False
     work[0] = 0

@@ -75,6 +75,7 @@ cdef void debug_check(th_core* c) noexcept nogil:
     cdef fault f
     cdef bint good = True
     cdef size_t i, step
+    th_assert_held(c)
     if not DEBUG_BUILD:
         return
     if c.len <= 256:

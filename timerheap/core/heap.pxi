@@ -31,6 +31,7 @@ cdef inline void place(th_core* c, size_t i, th_key key) noexcept nogil:
 cdef void siftup(th_core* c, size_t i, th_key key) noexcept nogil:
     """Put key into the hole at i or above: the hole rises while its parent is later than key."""
     cdef size_t parent
+    th_assert_held(c)
     while i > 0:
         parent = (i - 1) >> 2
         if c.keys[parent].when <= key.when:
@@ -47,6 +48,7 @@ cdef void siftdown(th_core* c, size_t i, th_key key) noexcept nogil:
     cdef size_t child, first, end
     cdef int64_t when
     cdef th_key* keys = c.keys
+    th_assert_held(c)
     while True:
         first = 4 * i + 1
         if first >= n:
@@ -88,6 +90,7 @@ cdef inline size_t pages_for(size_t n) noexcept nogil:
 
 cdef inline void set_room(th_core* c, size_t size) noexcept nogil:
     """The mapping below the keys now has size bytes."""
+    th_assert_held(c)
     c.key_bytes = size
     c.cap = size // sizeof(th_key) - TH_KEY_PAD
     if c.cap > KEYS_MAX:
@@ -111,6 +114,7 @@ cdef bint resize_keys(th_core* c, size_t size) noexcept nogil:
 
 cdef inline bint grow_keys(th_core* c) noexcept nogil:
     """Make room for one more key; False when memory or the 32 bits of pos are exhausted."""
+    th_assert_held(c)
     if c.len < c.cap:
         return True
     if c.cap >= KEYS_MAX:
@@ -122,6 +126,7 @@ cdef inline size_t snug(th_core* c) noexcept nogil:
     """What the keys' mapping should have: half of its bytes as long as three quarters of them lie idle. Halving keeps
     it from swinging back at the next arm."""
     cdef size_t size = c.key_bytes
+    th_assert_held(c)
     while size > th_page and 4 * c.len < size // sizeof(th_key) - TH_KEY_PAD:
         size >>= 1
     return size

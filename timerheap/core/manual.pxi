@@ -6,7 +6,7 @@ cdef inline bint is_sum(double before, double span, double after) noexcept nogil
 
 
 cdef bint step(th_core* c, int64_t target, int64_t due) noexcept nogil:
-    """Turn the clock to the next deadline, not beyond due, and collect what is due then. False
+    """Takes M. Turn the clock to the next deadline, not beyond due, and collect what is due then. False
     when nothing was, and the clock stands at target, or where a deadline beyond that has left it."""
     cdef int64_t now = th_now(c)
     th_lock(c)

@@ -42,6 +42,7 @@ cdef inline void pause(glance* g, size_t steps) noexcept nogil:
 cdef inline outcome see(glance* g, th_chan* ch, size_t i) noexcept nogil:
     """Look at one channel. RECEIVED: it is ready; TIMED_OUT: not yet; else an end."""
     cdef th_core* core = ch.core
+    th_assert_chan_held()
     if core.closed:
         return HEAP_CLOSED
     if not th_chan_live(ch):
@@ -59,6 +60,7 @@ cdef inline outcome see(glance* g, th_chan* ch, size_t i) noexcept nogil:
 cdef inline void weigh(glance* g, th_chan* ch) noexcept nogil:
     """What waiting for this channel, which is not ready, would mean."""
     cdef th_core* core = ch.core
+    th_assert_chan_held()
     if not core.manual:
         g.clock = core
         g.hope = g.hope or (th_chan_live(ch) and ch.when != TH_NEVER)
@@ -119,6 +121,7 @@ cdef inline outcome look_at(th_waiter* w, glance* g, th_node* node) noexcept nog
 
 
 cdef inline bint has_unseen(th_waiter* w, glance* g) noexcept nogil:
+    th_assert_chan_held()
     return w.again or w.changed != NULL or (w.watched and w.watches[0].when <= g.now)
 
 

@@ -26,11 +26,13 @@ cdef bint resize_run(th_core* c, size_t size) noexcept nogil:
 
 cdef inline bint reserve_run(th_core* c, size_t cap) noexcept nogil:
     """Room for cap entries in the run; False when there is no memory."""
+    th_assert_held(c)
     return cap <= c.run_cap or resize_run(c, pages_for(cap))
 
 
 cdef inline void trim_run(th_core* c) noexcept nogil:
     """After a large run: keep RUN_KEPT bytes of its room, in whole pages."""
+    th_assert_held(c)
     if run_bytes(c) > th_whole_pages(RUN_KEPT):
         resize_run(c, th_whole_pages(RUN_KEPT))
 
@@ -38,6 +40,7 @@ cdef inline void trim_run(th_core* c) noexcept nogil:
 cdef size_t native_bytes(th_core* c) noexcept nogil:
     """Resident bytes of keys, run and slab.  Mapped and never touched is not resident."""
     cdef size_t keys = pages_for(c.key_peak + TH_KEY_PAD) if c.key_peak else 0
+    th_assert_held(c)
     return keys + pages_for(max(c.run_peak, c.run_len)) + th_slab_bytes(&c.orphans, sizeof(th_timer))
 
 
@@ -46,6 +49,7 @@ cdef size_t native_bytes(th_core* c) noexcept nogil:
 cdef inline void pause_slice(th_core* c, size_t* work, size_t slice) noexcept nogil:
     """Every slice steps let go of the mutex for a moment, so that nobody waits longer than a slice
     takes."""
+    th_assert_held(c)
     work[0] += 1
     if work[0] % slice == 0:
         th_yield_lock(c)
@@ -117,6 +121,8 @@ cdef void collect(th_core* c, int64_t now) noexcept nogil:
 
 
 # ---- sorting --------------------------------------------------------------------------------------------------------
+
+# Without M, up to sort_run, which lets go of it for them: while core.sorting is set nobody else looks at the run.
 
 cdef void insertion_sort(th_key* run, size_t n) noexcept nogil:
     cdef size_t i, j
@@ -219,7 +225,7 @@ cdef bint in_order(th_key* run, size_t n) noexcept nogil:
 
 
 cdef void swap_run(th_core* c, th_key** other, size_t* size) noexcept nogil:
-    """The run lives in other from now on, size bytes, and other is what the run was in."""
+    """Takes M. The run lives in other from now on, size bytes, and other is what the run was in."""
     cdef th_key* run = c.run
     cdef size_t bytes = run_bytes(c)
     th_lock(c)

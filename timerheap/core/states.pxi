@@ -152,6 +152,7 @@ cdef inline bint enter_run(th_core* c, size_t i) noexcept nogil:
 
 cdef inline bint precedes_wake(th_core* c, int64_t when) noexcept nogil:
     """Whether the worker is parked until later than when, and the caller has to signal. It is awake from then on."""
+    th_assert_held(c)
     if when >= c.wake_at:
         return False
     c.wake_at = INT64_MIN

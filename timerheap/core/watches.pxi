@@ -72,6 +72,7 @@ cdef void debug_watches(th_waiter* w) noexcept nogil:
     cdef th_node* node
     cdef th_chan* ch
     cdef bint good = True
+    th_assert_chan_held()
     if not DEBUG_BUILD or w.count > SLICE:
         return
     for i in range(w.watched):
