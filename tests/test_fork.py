@@ -867,7 +867,9 @@ def test_lines_of_receivers_that_are_not_in_the_child_are_void_there():
         assert refused(timers[0].c.recv)
         for timer in timers:
             timer.reset(0)
-        assert {select(*channels)[0] for _ in timers} == set(channels)
+        received = [select(*channels)[0] for _ in range(300)]
+        received += [channel for channel in channels if channel.poll() is not None]
+        assert len(received) == len(channels) and set(received) == set(channels)
         timers[7].reset(3600)
         receiver = threading.Thread(target=timers[7].c.recv)
         receiver.start()
