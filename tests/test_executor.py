@@ -509,6 +509,25 @@ def test_close_cancels_what_is_queued_for_another_process(errors):
     assert errors == []
 
 
+def test_a_future_that_close_cancels_reports_no_error(errors):
+    """It tells its end from within cancel()."""
+    followed = threading.Event()
+
+    class Followed(Future):
+        def add_done_callback(self, callback):
+            super().add_done_callback(callback)
+            followed.set()
+
+    keeper = Keeper(Followed)
+    heap = TimerHeap(executor=keeper, on_error=lambda *args: errors.append(args))
+    AfterFunc(0, fail, OSError("there"), heap=heap)
+    [job] = kept_jobs(heap, keeper)
+    assert followed.wait(PATIENCE)
+    pickle.dumps(job)
+    Background(heap.close).result()
+    assert errors == []
+
+
 def test_close_does_not_wait_for_what_leaves_while_others_are_called_off():
     """The future of one job, asked to cancel, sends all the others away."""
     keeper = Keeper()

@@ -34,6 +34,7 @@ cdef class Job:
     cdef Timer timer
     cdef object on_error        # the heap's at the hand-over: one that is closed meanwhile has no longer one
     cdef object future          # what submit has returned
+    cdef bint unwanted          # a close() calls it off
     cdef bint unheard           # that says nothing of its end: what is AWAY then, nobody waits for
     cdef uint32_t state         # a word to wait for
     cdef unsigned long thread   # that runs it
@@ -74,15 +75,17 @@ cdef class Job:
     def ended(self, future):
         """The future is done. What the job has not reported itself has kept it from running, or from coming back."""
         cdef PyObject* result
+        cdef bint cancelled
         if not (th_move(&self.state, JOB_WAITS, JOB_RUNS) or th_move(&self.state, JOB_AWAY, JOB_RUNS)):
             return
-        result = call_method(<PyObject*>future, <PyObject*>EXCEPTION, NULL)     # raises after a cancellation
-        if result == NULL:
+        result = call_method(<PyObject*>future, <PyObject*>EXCEPTION, NULL)
+        cancelled = result == NULL      # it raises then
+        if cancelled:
             exc = take_exception()
         else:
             exc = <object>result
             decref(result)
-        if exc is not None:
+        if exc is not None and not (cancelled and self.unwanted):
             report(self.timer.heap, self.on_error, exc, self.timer)
         finish(self, JOB_DONE)
 
@@ -179,6 +182,7 @@ cdef int end_jobs(TimerHeap heap) except -1:
 
 
 cdef int call_off(Job job) except -1:
+    job.unwanted = True
     cancel = getattr(job.future, "cancel", None)
     cancelled = th_move(&job.state, JOB_WAITS, JOB_OFF)
     try:
