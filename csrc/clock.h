@@ -1,7 +1,8 @@
-/* Time: int64 nanoseconds on the clock of time.monotonic(), and arithmetic that saturates.
+/* Time: int64 nanoseconds on the clock of time.monotonic(), and arithmetic that saturates. No clock is read here: that
+ * is th_monotonic of platform.h.
  *
- * A deadline is a point on that clock. TH_NEVER is the point that is never reached: sums that
- * overflow end there, and nothing at TH_NEVER is ever due.
+ * A deadline is a point on that clock. TH_NEVER is the point that is never reached: sums that overflow end there, and
+ * nothing at TH_NEVER is ever due.
  *
  * Outside, time is a double of seconds. What is shown is the double nearest to the nanoseconds.
  */

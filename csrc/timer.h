@@ -22,7 +22,14 @@
  *   handle     the Python object: a Timer
  *   arming     one making or reset of a timer, numbered heap-wide by seq [generation]
  *   inherited  armed by the parent of a fork, and seen in its child, where it is void
- *   line       the receivers that wait for one channel, in their order [wait queue]
+ *   void       an arming, a run entry or a line that is still written down and counts no more
+ *   generation how many forks lie between the first process and this one
+ *   epoch      a number of a heap's that close() and fork raise: channel armings of an earlier one are void
+ *   sweep      the walk that takes dead keys out [compaction]
+ *   slice      the steps of long work under one hold of a mutex, which is offered to others behind it [time slice]
+ *   put aside  a handle that CPython destroys later, for want of stack, see handles.pxi [trashcan]
+ *   waiter     a thread blocked in a receive; its watches, and the ring that it is in: see channel.h
+ *   line       the waiters of one channel, in their order [wait queue]
  *
  * A record lives in one of two places and never moves while something points at it:
  *

@@ -8,17 +8,18 @@ the parts that work on objects stand above those that make them; and timerproc, 
 
     csrc/, without Python; beside each header its declarations for Cython (.pxd)
 
-    compiler.h        what compilers have beyond C
+    compiler.h        what compilers have beyond C, for Cython
     tuning.h          numbers that measurement chose
-    platform.h        what differs from one system to another
-    clock.h           time and saturating arithmetic
+    platform.h        what differs from one system to another, with             <- the clock is read
+                      platform_linux.h or platform_posix.h
+    clock.h           nanoseconds: saturating arithmetic, conversion
     timer.h           the 40-byte timer record, its states and who guards them; a glossary
     pages.h           memory from the kernel
     slab.h            slots of one size in it
     core.h            one heap's native state, its mutex, how the worker parks
     word.h            words to wait for
     post.h            the worker's thread, from its start to its end
-    channel.h         channel timers and their blocked receivers
+    channel.h         channel timers and their blocked receivers                <- receivers are woken
     fork.h            the locks around a fork
 
     timerheap/core/, without Python, translated as they stand by tests/native as well
@@ -38,11 +39,11 @@ the parts that work on objects stand above those that make them; and timerproc, 
     process.pxi       the process: its heaps, its main thread, its end
     handles.pxi       the memory of Timer objects, and what the collector is shown
     callbacks.pxi     calling back, and where errors go
-    jobs.pxi          callbacks for an executor
+    jobs.pxi          callbacks for an executor                                 <- a job is called off
     thread.pxi        the worker's thread: start, end, exit
     worker.pxi        timerproc: launch, fire                                   <- callbacks run
     fork.pxi          what a fork takes of Python, csrc/fork.h having the rest  <- a fork is handled
-    channel_states.pxi  a channel's states: arm, take, stop
+    channel_states.pxi  a channel's states: arm, take, stop                     <- a channel timer's as well
     timerheap.pxi     TimerHeap
     default.pxi       the default heap
     watches.pxi       the deadlines that a blocked receiver watches
@@ -52,7 +53,7 @@ the parts that work on objects stand above those that make them; and timerproc, 
     afterfunc.pxi     AfterFunc
     ticker.pxi        Ticker, tick
     select.pxi        select, sleep
-    manual.pxi        ManualHeap
+    manual.pxi        ManualHeap, and what it shows the collector
     finish.pxi        slots, signatures, hooks
 """
 
