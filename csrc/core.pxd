@@ -72,6 +72,7 @@ cdef extern from "core.h" nogil:
     void th_unlock(th_core* c)
     void th_yield_lock(th_core* c)
     void th_init_locks(th_core* c)
+    void th_core_free(th_core* c)
     void th_park(th_core* c, int64_t wake_at)
     void th_signal(th_core* c)
     void th_nap()

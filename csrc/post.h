@@ -220,16 +220,6 @@ static inline int th_post_leave(th_post *post)
     return c->detached;
 }
 
-/* The end of a core that nobody needs any more. */
-static inline void th_core_free(th_core *c)
-{
-    th_unmap(c->keys ? c->keys - TH_KEY_PAD : NULL, c->key_bytes);
-    th_unmap(c->run, c->run_cap * sizeof(th_key));
-    th_slab_end(&c->orphans);
-    th_destroy_locks(c);
-    free(c);
-}
-
 /* Whoever waits for the thread need not any more. */
 static inline void th_post_over(th_post *post)
 {

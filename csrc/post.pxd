@@ -28,5 +28,4 @@ cdef extern from "post.h" nogil:
     void th_post_to_call(th_post* post)
     bint th_post_leave(th_post* post)
     void th_post_over(th_post* post)
-    void th_core_free(th_core* c)
     int th_watch_threads()
