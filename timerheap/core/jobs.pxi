@@ -147,27 +147,6 @@ cdef int follow(Job job, future) except -1:
     return 0
 
 
-cdef void call(TimerHeap heap, th_timer* t, PyObject* handle) noexcept:
-    """Run one callback, or submit it to the heap's executor.
-
-    handle is NULL for a timer whose handle is gone: t is then the caller's copy of the record, and
-    a new handle takes it over where somebody gets to see one.
-    """
-    cdef PyObject* result
-    if t.func == NULL:
-        return
-    if heap.executor is not None:
-        hand_over(heap, <Timer>handle if handle != NULL else adopt(heap, t))
-        return
-    result = invoke(t)
-    if result == <PyObject*>None:
-        decref(result)
-        return
-    exc = failure(result, <PyObject*>t.func)
-    if exc is not None:
-        report(heap, heap.on_error, exc, <Timer>handle if handle != NULL else adopt(heap, t))
-
-
 # ---- the end of a heap, and a fork ----------------------------------------------------------------------------------
 
 cdef int end_jobs(TimerHeap heap) except -1:

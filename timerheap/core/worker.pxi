@@ -37,6 +37,27 @@ cdef inline void hold_no_more(th_core* c, PyObject* heap) noexcept:
         decref(heap)
 
 
+cdef void call(TimerHeap heap, th_timer* t, PyObject* handle) noexcept:
+    """Run one callback, or submit it to the heap's executor.
+
+    handle is NULL for a timer whose handle is gone: t is then the caller's copy of the record, and
+    a new handle takes it over where somebody gets to see one.
+    """
+    cdef PyObject* result
+    if t.func == NULL:
+        return
+    if heap.executor is not None:
+        hand_over(heap, <Timer>handle if handle != NULL else adopt(heap, t))
+        return
+    result = invoke(t)
+    if result == <PyObject*>None:
+        decref(result)
+        return
+    exc = failure(result, <PyObject*>t.func)
+    if exc is not None:
+        report(heap, heap.on_error, exc, <Timer>handle if handle != NULL else adopt(heap, t))
+
+
 cdef void launch(th_core* c, PyObject* heap, bint fire) noexcept:
     """Settle the next run entry: fire its timer if that is still DUE. With fire false (closing) only let go of it. heap
     is the TimerHeap; NULL once that is gone: it held itself no longer, so nothing is DUE then."""
