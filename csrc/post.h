@@ -30,7 +30,7 @@
 
 typedef struct th_post {
     atomic_int holders;
-    uint32_t news;          /* a word: 1 once the thread is all but gone, and 2 for each close() that a callback is in */
+    uint32_t news;          /* a word: 1 once the thread is nearly gone, and 2 for each close() that a callback is in */
     atomic_ulong tid;       /* the system's id of the thread; 0 until it has begun */
     th_core *core;          /* NULL once the post has been left; the thread's to write, and fork's */
     void *heap;             /* PyObject *, the TimerHeap, borrowed: there while something is armed, see "Life" in
