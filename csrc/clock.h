@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "compiler.h"
 #include "platform.h"
 
 /* now + delay; a delay of zero or less is due at once, what overflows is never due. */
@@ -20,16 +21,16 @@ static inline int64_t th_deadline(int64_t now, int64_t delay)
     int64_t when;
     if (delay <= 0)
         return now;
-    return __builtin_add_overflow(now, delay, &when) ? TH_NEVER : when;
+    return th_add_overflow(now, delay, &when) ? TH_NEVER : when;
 }
 
 /* The first point of the grid when + k * period, k >= 1, that lies after now (when <= now). */
 static inline int64_t th_next_tick(int64_t when, int64_t period, int64_t now)
 {
     int64_t late, step, next;
-    if (__builtin_sub_overflow(now, when, &late)
-        || __builtin_mul_overflow(late / period + 1, period, &step)
-        || __builtin_add_overflow(when, step, &next))
+    if (th_sub_overflow(now, when, &late)
+        || th_mul_overflow(late / period + 1, period, &step)
+        || th_add_overflow(when, step, &next))
         return TH_NEVER;
     return next;
 }

@@ -4,6 +4,7 @@
 
 #define th_mul_overflow __builtin_mul_overflow
 #define th_add_overflow __builtin_add_overflow
+#define th_sub_overflow __builtin_sub_overflow
 #define th_prefetch(p) __builtin_prefetch((p), 1) /* to be written */
 
 #endif

@@ -64,6 +64,7 @@ static void break_books(void)
     TRY(core.orphans.used++, "orphans miscounted", 0, 1, 0, core.orphans.used--);
     th_timer *t = core.keys[9].timer;
     TRY(t->flags |= TH_RISING, "risers miscounted", 0, 1, 0, t->flags &= ~TH_RISING);
+    TRY(t->flags |= TH_PINNED, "pinned timers miscounted", 0, 1, 0, t->flags &= ~TH_PINNED);
     TRY((core.risers[0] = t, core.rising = 1), "a riser does not know it", 0, t->flags, TH_RISING, core.rising = 0);
 }
 

@@ -6,8 +6,6 @@ cdef frozenset FUNCTION_WORDS = frozenset(
 cdef frozenset DURATION_WORDS = frozenset(
     ("delay", "period", "seconds", "secs", "interval", "timeout", "time", "duration"))
 
-cdef str CLOSED_HEAP = "the timer heap is closed"
-
 
 cdef str advice(str argument, tuple extra, object keywords):
     """What was meant by arguments too many and by unknown keywords, of a callable that takes one duration."""

@@ -36,7 +36,7 @@ cdef bint check_key(th_core* c, size_t i, fault* f) noexcept nogil:
 cdef bint check_heap(th_core* c, fault* f) noexcept nogil:
     """Every invariant, by brute force; False with the first fault found."""
     cdef size_t i, due = 0, orphans = 0, dead = 0
-    cdef int64_t rising = 0
+    cdef int64_t rising = 0, pinned = 0
     cdef th_timer* t
     th_assert_held(c)
     if c.len > c.cap:
@@ -47,10 +47,12 @@ cdef bint check_heap(th_core* c, fault* f) noexcept nogil:
         orphans += (c.keys[i].timer.flags & TH_ORPHAN) != 0
         dead += c.keys[i].timer.state != TH_ARMED
         rising += (c.keys[i].timer.flags & TH_RISING) != 0
+        pinned += (c.keys[i].timer.flags & TH_PINNED) != 0
     for i in range(c.run_head, c.run_len):
         t = c.run[i].timer
         if not t.flags & TH_PINNED:
             return fails(f, b"a run entry's timer is not pinned", i, t.flags, TH_PINNED)
+        pinned -= (t.flags & TH_KEYED) != 0
         if t.state == TH_DUE:
             due += 1
             orphans += (t.flags & TH_ORPHAN) != 0
@@ -58,6 +60,8 @@ cdef bint check_heap(th_core* c, fault* f) noexcept nogil:
         rising -= (c.risers[i].flags & TH_KEYED) != 0
         if not c.risers[i].flags & TH_RISING:
             return fails(f, b"a riser does not know it", i, c.risers[i].flags, TH_RISING)
+    if pinned != 0:
+        return fails(f, b"pinned timers miscounted", 0, pinned, 0)
     if rising != 0:
         return fails(f, b"risers miscounted", 0, rising, 0)
     if c.stops - c.buried != dead:

@@ -1,8 +1,8 @@
 # The process: its heaps, its main thread, its end. What fork, exit and executors go by.
 
+cdef str CLOSED_HEAP = "the timer heap is closed"
 cdef bint at_exit = False       # the exit handler has run
-
-cdef dict all_heaps = {}          # weak references and cores by the reference's id, in the order of creation
+cdef dict all_heaps = {}        # weak references and cores by the reference's id, in the order of creation
 cdef unsigned long main_thread = threading.main_thread().ident
 
 

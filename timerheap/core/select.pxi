@@ -33,11 +33,6 @@ def select(*channels, timeout=None):
     return channels[i], value
 
 
-def longest_slice():
-    """For tests: in a debug build the most steps of channel work under one hold of the mutex since the last call."""
-    return th_longest_slice()
-
-
 def sleep(delay):
     """Block the calling thread for at least delay seconds. The GIL is released, signal handlers
     run, and an exception in one ends it.
@@ -61,3 +56,8 @@ def sleep(delay):
             th_slack_restore(slack)
         if interrupted:
             PyErr_CheckSignals()
+
+
+def longest_slice():
+    """For tests: in a debug build the most steps of channel work under one hold of the mutex since the last call."""
+    return th_longest_slice()

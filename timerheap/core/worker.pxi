@@ -4,7 +4,7 @@
 # Its life is a loop of two halves.
 #
 #   next_run   without the GIL (park.pxi).  Takes M; parks on the condition variable until the root is due; collects the
-#              due timers into the run; lets M go; sorts the run.
+#              due timers into the run, and sorts it; callers have M in between.
 #   fire_run   with the GIL, taken once a run (and offered to others every GIL_SLICE callbacks).  Launches the
 #              run's entries one after another.  No mutex is held while a callback runs.
 #
@@ -179,6 +179,14 @@ cdef int let_all_go(TimerHeap heap) except -1:
             hold_no_more(c, <PyObject*>heap)
 
 
+cdef void drop_hooks(TimerHeap heap) noexcept:
+    """After the last callback of a closed heap. The collector does not look into channels: an object that owns a Ticker
+    and a heap with one of its methods as on_error would live for ever by it."""
+    with cython.critical_section(heap):
+        hooks = heap.executor, heap.on_error    # let go of at the return
+        heap.executor = heap.on_error = None
+
+
 # ---- the thread -----------------------------------------------------------------------------------------------------
 
 cdef inline PyObject* hold_to_fire(th_core* c, th_post* post) noexcept:
@@ -191,14 +199,6 @@ cdef inline PyObject* hold_to_fire(th_core* c, th_post* post) noexcept:
         incref(heap)
     th_unlock(c)
     return heap
-
-
-cdef void drop_hooks(TimerHeap heap) noexcept:
-    """After the last callback of a closed heap. The collector does not look into channels: an object that owns a Ticker
-    and a heap with one of its methods as on_error would live for ever by it."""
-    with cython.critical_section(heap):
-        hooks = heap.executor, heap.on_error    # let go of at the return
-        heap.executor = heap.on_error = None
 
 
 cdef void timerproc(th_post* post) noexcept:
