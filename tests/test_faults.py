@@ -189,3 +189,49 @@ def test_a_process_that_was_stopped_catches_up_with_one_tick():
         os.kill(child.pid, signal.SIGCONT)
         _, errors = child.communicate(timeout=PATIENCE)
     assert (child.returncode, errors) == (0, b"")
+
+
+@pytest.fixture(scope="session")
+def late(tmp_path_factory):
+    """The environment of a process whose threads can be kept on their way into a wait, see faults/late.c."""
+    if not PRELOADS:
+        pytest.skip("no shim can be loaded before the C library here")
+    library = tmp_path_factory.mktemp("late") / "late.so"
+    subprocess.run(["cc", "-O1", "-w", "-shared", "-fPIC", FAULTS / "late.c", "-o", library, "-ldl"], check=True)
+    return {"LD_PRELOAD": f"{os.environ.get('LD_PRELOAD', '')} {library}".strip()}
+
+
+@pytest.mark.parametrize("executor", ["ThreadPoolExecutor(2)", "None"])
+def test_a_close_hears_of_a_callback_that_goes_into_a_close_just_before_it_sleeps(late, executor):
+    out = run_ok(f"""
+        import ctypes, threading, time
+        from concurrent.futures import ThreadPoolExecutor
+        from timerheap import AfterFunc, TimerHeap
+        on, arrived, released = (ctypes.c_int.in_dll(ctypes.CDLL(None), f"late_{{name}}")
+                                 for name in ("on", "arrived", "released"))
+        heap, other = TimerHeap(executor={executor}), TimerHeap()
+        began, busy, go, done = (threading.Event() for _ in range(4))
+
+        def callback():
+            began.set()
+            go.wait()
+            other.close()
+
+        AfterFunc(0, lambda: busy.set() or done.wait(), heap=other)
+        AfterFunc(0, callback, heap=heap)
+        busy.wait()
+        began.wait()
+        closing = threading.Thread(target=heap.close)
+        on.value = 1
+        closing.start()
+        while not arrived.value:
+            time.sleep(0.001)
+        time.sleep(0.2)         # it is on its way into the wait for the callback
+        go.set()
+        time.sleep(0.2)         # which is in the other close by now, and has said so
+        released.value = 1
+        closing.join({PATIENCE})
+        print("waits" if closing.is_alive() else "over")
+        done.set()
+    """, env=late)
+    assert out == "over\n"
