@@ -45,7 +45,8 @@
  * the sleeper, and the sleeper is on the list; or before, and then the change happened before the look, which sees it.
  * A wake-up without a change concerns those who sleep by then, here as there. The word is read with acquire; what is
  * written before a change that releases is seen by who has seen the change. Neither call reads or writes the word
- * otherwise, and the memory need not be there any more when it is woken: its address is all that is used.
+ * otherwise, and the memory need not be there any more when it is woken: its address is all that is used. A thread that
+ * foreign code cancels sleeps on, and ends after it.
  *
  * Lock order: P is the last. It is taken with C or M held, or with nothing, and under it nothing is taken, called or
  * allocated; sleepers hold nothing else.

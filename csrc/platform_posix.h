@@ -34,6 +34,8 @@ static inline int th_await_word(const uint32_t *word, uint32_t value, int64_t de
 {
     th_spot *spot = th_spot_of(word);
     th_sleeper me = {.word = word};
+    int was;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &was); /* it would end in its wait, on the list and holding P */
     th_init_cond(&me.cond);
     pthread_mutex_lock(&spot->mutex);
     if (__atomic_load_n(word, __ATOMIC_ACQUIRE) == value) {
@@ -49,6 +51,7 @@ static inline int th_await_word(const uint32_t *word, uint32_t value, int64_t de
     }
     pthread_mutex_unlock(&spot->mutex);
     pthread_cond_destroy(&me.cond);
+    pthread_setcancelstate(was, &was);
     return 0;
 }
 

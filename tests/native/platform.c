@@ -7,6 +7,7 @@
  *     deadlines  a sleep ends no earlier than its deadline; waits for words and condition variables come back by
  *                themselves, and not over and over before it is time
  *     signals    a sleep ends by one
+ *     cancelled  a thread that is cancelled in its wait ends once it is woken, and nobody stumbles over it
  *     pages      what is moved keeps its bytes; what was dropped can be written to
  *     forks      a child of a process whose threads sleep and wake has words that work
  *
@@ -173,6 +174,36 @@ static void interrupt(void)
     DEMAND(atomic_load(&signalled));
 }
 
+/* ---- cancelled ---- */
+
+static void *wait_for_ball(void *ball)
+{
+    for (;;) {
+        atomic_store(&slept, 1);
+        th_await_word(ball, 0, TH_NEVER);
+        pthread_testcancel();
+    }
+    return NULL;
+}
+
+static void cancel(void)
+{
+    pthread_t thread;
+    void *result;
+    balls[0] = 0;
+    atomic_store(&slept, 0);
+    DEMAND(pthread_create(&thread, NULL, wait_for_ball, &balls[0]) == 0);
+    while (!atomic_load(&slept))
+        th_pause(TH_NS_PER_S / 1000);
+    th_pause(TH_NS_PER_S / 20);
+    pthread_cancel(thread);
+    hand_on(&balls[0], 1);
+    pthread_join(thread, &result);
+    DEMAND(result == PTHREAD_CANCELED);
+    th_wake_word(&balls[0]);
+    th_await_word(&balls[0], 0, TH_NEVER);
+}
+
 /* ---- pages ---- */
 
 static void move(void)
@@ -252,6 +283,7 @@ int main(int argc, char **argv)
     lead();
     keep_time();
     interrupt();
+    cancel();
     move();
     breed();
     DEMAND(th_monotonic() > start);
