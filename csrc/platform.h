@@ -13,10 +13,10 @@
  *                     th_wait_cond
  *   th_wait_cond      until signalled, the absolute     pthread_cond_timedwait; on macOS, a day at most,
  *                     deadline, or for no reason        pthread_cond_timedwait_relative_np
- *   th_await_word      while a word has a value, until   FUTEX_WAIT_BITSET            a mutex, a list of sleepers,
+ *   th_await_word     while a word has a value, until   FUTEX_WAIT_BITSET            a mutex, a list of sleepers,
  *                     woken, the absolute deadline,                                  a condition variable of each
  *                     a signal, or for no reason
- *   th_wake_sleepers   so many who wait for the word     FUTEX_WAKE                   all of them
+ *   th_wake_sleepers  so many who wait for the word     FUTEX_WAKE                   all of them
  *   th_sleep_until    until the deadline has come,      clock_nanosleep, absolute    nanosleep, and a look at
  *                     or a signal                                                    the clock
  *   TH_SIGNALS_EVERY  how long a wait may go by itself  1 s                          50 ms
@@ -25,8 +25,8 @@
  *   th_set_slack      late to wake this thread
  *   th_move_pages     a mapping resized, bytes kept     mremap: page tables move     cut in place, or copied
  *   th_drop_pages     what is in pages may go           madvise(MADV_DONTNEED)       the same; MADV_FREE on macOS
- *   th_await_gone     the system has forgotten a        tgkill until there is none,  5 ms
- *                     thread that is ending             a second at most
+ *   th_await_gone     the system has forgotten a        tgkill until there is none,  5 ms after it was
+ *                     thread that is ending             a second at most             seen to end
  *
  * What the twin has less of:
  *

@@ -59,8 +59,9 @@ static inline int th_drop_pages(void *base, size_t size)
 }
 
 /* id: of a thread of this process, as the system counts. */
-static inline void th_await_gone(unsigned long id)
+static inline void th_await_gone(unsigned long id, int64_t seen)
 {
+    (void)seen;
     for (int i = 0; i < 10000 && syscall(SYS_tgkill, getpid(), (pid_t)id, 0) == 0; i++)
         th_pause(20000);
 }

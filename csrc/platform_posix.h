@@ -110,11 +110,11 @@ static inline int th_drop_pages(void *base, size_t size)
 #endif
 }
 
-/* POSIX does not tell of a thread that nobody joins. One that has left its post has little more to do. */
-static inline void th_await_gone(unsigned long id)
+/* POSIX does not tell of a thread that nobody joins. One that was seen to have left its post has little more to do. */
+static inline void th_await_gone(unsigned long id, int64_t seen)
 {
     (void)id;
-    th_pause(5 * TH_NS_PER_S / 1000);
+    th_sleep_until(seen + 5 * TH_NS_PER_S / 1000);
 }
 
 static inline void th_platform_after_fork(void)

@@ -129,13 +129,13 @@ static inline int th_post_await(th_post *post, int closing, int64_t deadline)
     return 0;
 }
 
-/* Wait until the system has done with a thread that has ended, a second at most: CPython counts the system's threads to
- * warn of a fork beside them. */
-static inline void th_post_await_system(th_post *post)
+/* Wait until the system has done with a thread that was seen to have ended at that time, a second at most: CPython
+ * counts the system's threads to warn of a fork beside them. */
+static inline void th_post_await_system(th_post *post, int64_t seen)
 {
     unsigned long tid = th_post_tid(post);
     if (tid)
-        th_await_gone(tid);
+        th_await_gone(tid, seen);
 }
 
 /* ---- the life of the thread ---- */

@@ -22,7 +22,7 @@ cdef extern from "post.h" nogil:
     bint th_post_mine(const th_post* post)
     void th_post_note_closing(th_post* post, int by)
     bint th_post_await(th_post* post, bint closing, int64_t deadline)
-    void th_post_await_system(th_post* post)
+    void th_post_await_system(th_post* post, int64_t seen)
     bint th_post_start(th_post* post, th_starter start, void (*run)(void*))
     void th_post_to_park(th_post* post)
     void th_post_to_call(th_post* post)

@@ -18,6 +18,7 @@ def before_fork():
     cdef list heaps, posts = []
     cdef th_post* mine = th_my_post
     cdef Py_ssize_t others
+    cdef int64_t left
     if mine != NULL:
         # A callback forks. In the child its thread will be the main one, which threading makes of a thread that it does
         # not know.
@@ -41,11 +42,15 @@ def before_fork():
                 paused.append(heap)
             holder = Post.__new__(Post)
             holder.post = th_post_of(heap.core)
-            posts.append(holder)
+            if holder.post != NULL:
+                posts.append(holder)
             th_signal(heap.core)
     for holder in posts:
-        if holder.post != NULL:
-            await_leaving(holder.post)
+        await_leaving(holder.post)
+    left = th_monotonic()
+    for holder in posts:
+        with nogil:
+            th_post_await_system(holder.post, left)
 
 
 cdef void await_leaving(th_post* post) noexcept:
@@ -54,7 +59,6 @@ cdef void await_leaving(th_post* post) noexcept:
     with nogil:
         while th_monotonic() < until and not th_post_await(post, False, until):
             pass
-        th_post_await_system(post)
 
 
 def after_fork_in_parent():
