@@ -11,6 +11,8 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 .SECONDARY:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
+# With -j two pips would write into one environment, and into one log.
+.NOTPARALLEL:
 
 tag := $(shell $(PYTHON) -c \
 	'import sys; print("%s-%d.%d.%d" % ((sys.implementation.name,) + sys.version_info[:3]) \
