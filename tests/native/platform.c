@@ -197,7 +197,7 @@ static void cancel(void)
         th_pause(TH_NS_PER_S / 1000);
     th_pause(TH_NS_PER_S / 20);
     pthread_cancel(thread);
-    hand_on(&balls[0], 1);
+    th_set_word(&balls[0], 1);
     pthread_join(thread, &result);
     DEMAND(result == PTHREAD_CANCELED);
     th_wake_word(&balls[0]);
