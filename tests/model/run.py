@@ -29,8 +29,9 @@ LIFE = "the core is freed once, in the end, and not used then; and the above"
 # Kinds of search: flags of the C compiler, flags of the verifier.
 SAFETY = (["-DSAFETY"], [])
 LOOPS = (["-DNP"], ["-l"])
+LOOPS_ALONE = (LOOPS[0], [*LOOPS[1], "-A", "-E"])           # neither assertions nor end states
 LIVENESS = (["-DNFAIR=4"], ["-a", "-f", "-N", "fires"])
-LIVENESS_ALONE = (LIVENESS[0], [*LIVENESS[1], "-A", "-E"])  # neither assertions nor end states
+LIVENESS_ALONE = (LIVENESS[0], [*LIVENESS[1], "-A", "-E"])  # likewise
 
 # name, what it shows, parameters, kind of search
 CONFIGURATIONS = [
@@ -49,10 +50,14 @@ CONFIGURATIONS = [
      SAFETY),
     ("failing start, close", SAFE, "CALLERS=1 OPS=1 CMAX=2 SPURIOUS=0 FAILS=2 CLOSES=1", SAFETY),
     ("dying worker", REPLACED, "CALLERS=2 OPS=1 CMAX=2 SPURIOUS=0 DEATHS=1", SAFETY),
+    ("close in a callback", SAFE, "CALLERS=1 OPS=1 CMAX=2 SPURIOUS=0 CLOSES=1 INSIDE=1", SAFETY),
+    ("dying worker, close", REPLACED, "CALLERS=1 OPS=1 CMAX=2 SPURIOUS=0 DEATHS=1 CLOSES=1", SAFETY),
     ("life", LIFE, "LIFE CALLERS=2 OPS=1 CMAX=2 SPURIOUS=0", SAFETY),
     ("life, callbacks arm", LIFE, "LIFE CALLERS=1 OPS=2 CMAX=3 SPURIOUS=1 REARMS=1 YIELDS=1", SAFETY),
     ("life, collector", LIFE, "LIFE CALLERS=1 OPS=3 CMAX=2 SPURIOUS=0 COLLECTS=1", SAFETY),
     ("life, close", LIFE, "LIFE CALLERS=1 OPS=2 CMAX=2 SPURIOUS=1 CLOSES=1", SAFETY),
+    ("life, close in a callback", LIFE, "LIFE CALLERS=1 OPS=2 CMAX=2 SPURIOUS=0 CLOSES=1 INSIDE=1", SAFETY),
+    ("life, failing starts", LIFE, "LIFE CALLERS=2 OPS=1 CMAX=2 SPURIOUS=0 FAILS=3 RESCUES=1", SAFETY),
     ("life, fork", LIFE, "LIFE CALLERS=1 OPS=2 CMAX=2 SPURIOUS=0 FORKS=1", SAFETY),
     ("GIL", SAFE, "GIL CALLERS=2 OPS=2 CMAX=3 SPURIOUS=0", SAFETY),
     ("GIL, fork", SAFE, "GIL CALLERS=2 OPS=1 CMAX=2 SPURIOUS=0 FORKS=1", SAFETY),
@@ -60,6 +65,8 @@ CONFIGURATIONS = [
     ("GIL, failing starts", RESCUED, "GIL CALLERS=2 OPS=1 CMAX=3 SPURIOUS=0 FAILS=3 RESCUES=1", SAFETY),
     ("GIL, dying worker", REPLACED, "GIL CALLERS=2 OPS=1 CMAX=2 SPURIOUS=0 DEATHS=1", SAFETY),
     ("GIL, life", LIFE, "GIL LIFE CALLERS=2 OPS=2 CMAX=2 SPURIOUS=0", SAFETY),
+    ("GIL, life, collector", LIFE, "GIL LIFE CALLERS=1 OPS=3 CMAX=2 SPURIOUS=1 COLLECTS=1 REARMS=1", SAFETY),
+    ("GIL, life, close", LIFE, "GIL LIFE CALLERS=1 OPS=2 CMAX=2 SPURIOUS=0 CLOSES=1 INSIDE=1", SAFETY),
     ("GIL, life, fork", LIFE, "GIL LIFE CALLERS=1 OPS=2 CMAX=2 SPURIOUS=0 FORKS=1 REARMS=1", SAFETY),
     ("loops", "every execution is finite", "CALLERS=1 OPS=2 CMAX=3 SPURIOUS=1 YIELDS=1 REARMS=1", LOOPS),
     ("liveness", "what is due fires or is cancelled", "CALLERS=1 OPS=2 CMAX=3 SPURIOUS=1 LIVENESS", LIVENESS),
@@ -72,6 +79,8 @@ AFTER_STOP = "said[t]"
 OVERDUE = "deadline[0]<=clock"
 KEPT = "freed==(live==0)"
 FREED = "!(freed)"
+GONE = "refs>0"
+UNKNOWN = "assertion violated known"
 CYCLE = "acceptance cycle"
 SPIN = "non-progress cycle"
 
@@ -109,9 +118,21 @@ MUTANTS = [
      SAFETY),
     ("M_RESUME_LOOKS_FIRST", "whether something is armed is looked at before the pause is over",
      "OPS=1 CALLERS=1 FORKS=1", OVERDUE, SAFETY),
+    ("M_DEATH_UNTOLD", "nobody is told that a dead worker may have left timers behind", "OPS=1 DEATHS=1", OVERDUE,
+     SAFETY),
+    ("M_RUN_LEFT", "close does not let go of a dead worker's run", "OPS=1 DEATHS=1 CLOSES=1",
+     OVERDUE, SAFETY),
+    ("M_HOOKS_KEPT", "the worker does not drop the hooks of a heap that its callback has closed",
+     "OPS=1 CALLERS=1 INSIDE=1", "!(hooks)", SAFETY),
     ("M_POST_KEPT", "the worker leaves and does not clear the post", "LIFE OPS=1 CALLERS=1 FORKS=1", KEPT, SAFETY),
     ("M_NO_HOLD", "a heap does not hold itself", "LIFE OPS=1 CALLERS=1", "live==0", SAFETY),
     ("M_HEAP_KEPT", "the worker holds its heap while it is parked", "LIFE OPS=1 CALLERS=1", KEPT, SAFETY),
+    ("M_HOLD_BLIND", "the worker takes its heap without a look at what is armed", "LIFE OPS=2 CALLERS=1", GONE, SAFETY),
+    ("M_HOLD_BLIND", "likewise, with a GIL", "GIL LIFE OPS=2 CALLERS=1", GONE, SAFETY),
+    ("M_HELD_AFTER_M", "the worker looks at what is armed under M, and takes its heap after that",
+     "LIFE OPS=2 CALLERS=1", GONE, SAFETY),
+    ("M_GIVEN_UP_TWICE", "a stop that comes too late gives up the heap's hold once more", "LIFE OPS=2 CALLERS=1",
+     "refs>", SAFETY),
     ("M_HELD_TWICE", "a reset of the only armed timer holds the heap once more", "LIFE OPS=2 CALLERS=1", KEPT, SAFETY),
     ("M_HOLD_LATE", "the heap's reference is taken when the caller has none to spare", "LIFE OPS=1 CALLERS=1",
      "refs>", SAFETY),
@@ -120,12 +141,16 @@ MUTANTS = [
     ("M_FREED_AT_ONCE", "whoever drops the heap frees the core beside its worker", "LIFE OPS=1 CALLERS=1", FREED,
      SAFETY),
     ("M_NEVER_FREED", "the worker of a detached core does not free it", "LIFE OPS=1 CALLERS=1", KEPT, SAFETY),
-    ("M_UNKNOWN", "who arms does not see that the collector has cleared the weak reference",
-     "GIL LIFE OPS=2 CALLERS=1 COLLECTS=1", "assertion violated held", SAFETY),
+    ("M_UNKNOWN", "a start does not see that the collector has cleared the weak reference",
+     "GIL LIFE OPS=2 CALLERS=1 COLLECTS=1", UNKNOWN, SAFETY),
+    ("M_FORGET_KEEPS_READY", "the weak reference's end does not make arming ask again",
+     "GIL LIFE OPS=3 CALLERS=1 COLLECTS=1", UNKNOWN, SAFETY),
     ("M_GIL_UNDER_M", "the worker asks for the GIL while it holds M", "GIL OPS=1", STUCK, SAFETY),
     ("M_SIGNAL_SKIPPED", "an earlier deadline does not signal", "CALLERS=1 OPS=2 CMAX=3 LIVENESS", CYCLE,
      LIVENESS_ALONE),
     ("M_NO_REKEY", "the worker sleeps until the stale key of its root", "CALLERS=1 OPS=2 CMAX=3", SPIN, LOOPS),
+    ("M_READY_KEPT", "arming goes on relying on a worker that has left", "CALLERS=1 OPS=1 CMAX=2 FORKS=1", SPIN,
+     LOOPS_ALONE),
 ]
 
 

@@ -3,34 +3,37 @@
  * What is modelled, and where it stands in the code
  *
  *   here              there
- *   Rearm             ready, lock_to_arm, arm, rearm                     thread.pxi, timer.pxi
+ *   Rearm             ready, lock_to_arm, arm, rearm; hold               thread.pxi, timer.pxi, worker.pxi
  *   Postpone, Push    postpone, push                                     states.pxi
  *   Stop, Cancel      Timer.stop; cancel                                 timer.pxi, states.pxi
- *   Close             TimerHeap.close, let_all_go, cancel_last,          timerheap.pxi, worker.pxi, states.pxi
- *                     join_worker
+ *   Close             TimerHeap.close, join_worker                       timerheap.pxi, thread.pxi
+ *   CancelAll         let_all_go, cancel_last                            worker.pxi, states.pxi
+ *   LetRunGo          let_run_go, of a worker that has died              worker.pxi
+ *   NextEntry, Settle settle                                             states.pxi
  *   Bury, ClearAway   bury, clear_away, sweep                            heap.pxi, states.pxi
- *   Thread            timerproc, next_run, collect, enter_run,           worker.pxi, park.pxi, run.pxi, core.h
- *                     th_park, fire_run, let_run_go, launch
+ *   Thread            timerproc, next_run, collect, enter_run,           worker.pxi, park.pxi, run.pxi, states.pxi,
+ *                     th_park, fire_run, let_run_go, launch, drop_hooks  core.h
+ *   HoldToFire        hold_to_fire                                       worker.pxi
  *   Leave             th_post_leave; die: th_post_end                    post.h
  *   Signal            th_signal: pthread_cond_signal                     core.h
  *   StartWorker       start_worker                                       thread.pxi
  *   TryStart          try_start, th_post_start                           thread.pxi, post.h
- *   Rescuer           rescue, by the start of another heap's worker      thread.pxi
+ *   Rescue, Rescuer   rescue, after a start; by that of another heap     thread.pxi
  *   Forker            before_fork, th_before_fork, resume_workers        fork.pxi, fork.h
- *   Referent, Unref   the heap's count of references; forget,            process.pxi, timerheap.pxi
- *                     TimerHeap.__dealloc__
- *   HoldNoMore        hold, which stands in Rearm; hold_no_more          worker.pxi
+ *   Referent, Forget  live_heaps, forget; remember is in StartWorker     process.pxi, thread.pxi
+ *   Ref, Unref        the heap's count of references, __dealloc__        timerheap.pxi
+ *   HoldNoMore        hold_no_more                                       worker.pxi
  *   Clock             CLOCK_MONOTONIC goes on; the kernel wakes a thread for no reason
  *
  * Time is 1 to CMAX. AWAKE stands for INT64_MIN and NEVER for TH_NEVER. A deadline after CMAX is CMAX, so when the
  * clock has arrived there every finite deadline has, and each execution ends with nothing left to wait for.
  *
  * M. A caller's locked section is one atomic step that needs M free. It may be, because whatever it touches is guarded
- * by M; the exceptions are read without M, one variable at a time, in steps of their own: running in ready, the clock
- * before M is taken; live in resume_workers and after a refused start. The signal comes after the unlock, in a step of
- * its own, and pending counts those on their way; the heap's hold of itself comes after that. The worker's hold of M is
- * one step as well where it is one hold, and ends wherever the code lets M go: in pause_slice, around the sort, in the
- * wait.
+ * by M; the exceptions are read without M, one variable at a time, in steps of their own: ready, the clock before M is
+ * taken; closed before a start; live in resume_workers and after a refused start; live and running in rescue; running
+ * after close() has waited; closed behind a run. The signal comes after the unlock, in a step of its own, and pending
+ * counts those on their way; the heap's hold of itself comes after that. The worker's hold of M is one step as well
+ * where it is one hold, and ends wherever the code lets M go: in pause_slice, around the sort, in the wait.
  *
  * The condition variable is one variable, since only the worker waits: NOBODY, WAITING, or WOKEN and on its way to M.
  * A signal for nobody is lost. A wait ends by a signal, by the clock, or for no reason, the latter SPURIOUS times at
@@ -38,15 +41,17 @@
  *
  * The GIL. Without -DGIL this is the free-threaded build: nothing but M orders anything, and a launch takes M. With it
  * callers hold the GIL from the beginning of a call to its end, except while they join a thread and when Python may
- * run: after a thread was started (list_worker, rescue) and when the heap's last reference has gone (forget). A launch
- * and the compare-and-swap of a stop hold the GIL and not M; the worker gives the GIL up between two callbacks. A stop
- * may come between any two steps of collect, of which one matters: between the look at the state and enter_run's swap.
+ * run: after a thread was started (list_worker) and when the heap's weak reference goes (forget). The worker takes its
+ * heap, hold_to_fire, with the GIL and under M. A launch and the compare-and-swap of a stop hold the GIL and not M; the
+ * worker gives the GIL up between two callbacks, and has it when it appears and disappears. A stop may come between any
+ * two steps of collect, of which one matters: between the look at the state and enter_run's swap.
  *
  * Life, with -DLIFE. refs counts references to the TimerHeap: one of each caller's handle, dropped after its last call;
- * one of a caller that is arming, one of the worker while it fires, those of Closer and Forker; and that of the heap to
- * itself while something is armed. Whoever drops the last runs __dealloc__. freed says that the core is. known says
- * that the worker's weak reference is whole: the collector clears it when nothing but a cycle reaches the heap, and
- * then a finalizer may arm.
+ * one of a caller that is arming, one of the worker while it fires, those of Closer, Forker and of a rescue; and that
+ * of the heap to itself while something is armed. The worker's pointer to the heap is borrowed, and good for a
+ * reference only while live > 0. Whoever drops the last runs __dealloc__. freed says that the core is. known says that the weak
+ * reference, by which fork, exit and rescue find the heap, is whole: the collector clears it when nothing but a cycle
+ * reaches the heap, and then a finalizer may arm. That is what ready is besides running: cleared by forget.
  *
  * What is left out, and why that loses nothing here
  *
@@ -58,6 +63,7 @@
  *   memory                  Handles, orphans and carcasses change who owns a record, never its state or its key. What
  *                           is refused for want of memory is not modelled. The posts' own count of holders neither.
  *   channel timers          They have no key.
+ *   manual heaps            They have no worker and no hold of themselves.
  *   exiting                 It makes the worker leave as pausing does, for good.
  *   the child of a fork     It begins with no worker, all locks free, no timers: the initial state.
  *   L                       A heap that goes leaves the list before its core does: fork meets no freed one.
@@ -74,16 +80,18 @@
  *                   nothing can move any more (Spin's timeout) no timer is due: End. Since executions are finite,
  *                   which the configuration "loops" shows, that is "each due timer fires or is cancelled". The
  *                   configuration "liveness" shows it anew as an LTL formula under weak fairness, without End, whose
- *                   close would cancel what has been forgotten. Two exceptions. A timer armed while another caller's
- *                   starts of the thread were refused, every one of its TRIES, waits for the next worker that any heap
- *                   gets: then it is stranded, and the rescue that End makes has it fire (-DNO_EXCUSE: there is none).
- *                   And what a worker leaves behind that ends inside a callback waits for the next arming.
+ *                   close would cancel what has been forgotten. Two exceptions, both stranded: a timer
+ *                   armed while another caller's starts of the thread were refused, every one of its TRIES, and what a
+ *                   worker leaves behind that ends inside a callback. They wait for the next worker that any heap
+ *                   gets, and the rescue that End makes has them fire (-DNO_EXCUSE: nothing is stranded).
  *   one worker      At most one thread is at work, and the post is its own.
+ *   hooks           The worker or close() drops executor and on_error of a closed heap, after its last callback.
  *   life            No step touches the core once it is freed, and it is not freed twice; a heap does not go while
- *                   something is armed, and gives up the last reference to itself nowhere but in Unref. In the end it
- *                   is gone, its core freed and its thread ended, unless something is armed that is never due.
- *   the ledger      live is the number of ARMED and DUE timers; arms == fired + cancelled after close. The model
- *                   carries the difference, ledger, to have fewer states.
+ *                   something is armed, and gives up the last reference to itself nowhere but in Unref. The worker
+ *                   takes no reference to a heap that has none. Fork and exit know each heap that is armed. In the
+ *                   end it is gone, its core freed and its thread ended, unless something is armed that is never due.
+ *   the ledger      live is the number of ARMED and DUE timers; arms == fired + cancelled after close, which leaves
+ *                   no run behind. The model carries the difference, ledger, to have fewer states.
  *   invariant 3     No key is later than its timer.
  *
  * Mutations, -DM_...: the protocol with one step wrong, see run.py. Spin must object to each.
@@ -128,6 +136,7 @@
 #ifndef YIELDS
 #define YIELDS 0        /* times that collect lets M go halfway */
 #endif
+/* INSIDE: the number of callbacks that close the heap, if there are any. */
 
 /* Posts in use at a time: the worker's, and one for each worker that has left and not ended. */
 #if defined(M_START_BLIND) || defined(M_REFUSAL_UNTOLD)
@@ -151,7 +160,7 @@
 bit M;
 byte cond;
 byte wake_at = AWAKE;
-bit closed, running, pausing, firing, sorting, detached;
+bit closed, running, ready, pausing, firing, sorting, detached;
 byte post;              /* 0, or the number of a thread + 1 */
 byte live;
 
@@ -174,8 +183,13 @@ byte yields = YIELDS;
 byte deaths = DEATHS;
 #ifdef LIFE
 byte refs = CALLERS + CLOSES;   /* references to the TimerHeap */
-bit known = 1;          /* the weak reference is whole */
+bit known = 1;          /* to fork, exit and rescue: the weak reference is whole */
 bit freed;              /* the core */
+#endif
+bit hooks = 1;          /* executor and on_error are there */
+#ifdef INSIDE
+byte insides = INSIDE;
+bit in_close;           /* the worker's callback is */
 #endif
 
 /* what the properties need */
@@ -184,7 +198,6 @@ byte pending;           /* signals between the unlock and the call */
 byte workers;
 byte done;              /* callers, forker and closer that have ended */
 bit said[NT];           /* stop said True and nothing armed the timer since */
-bit gave_up;            /* a dead worker has left timers behind, and nothing was armed since */
 bit lost_wake_up, late_key;
 
 #ifdef GIL
@@ -342,7 +355,7 @@ inline Ref()
     atomic { assert(refs > 0); refs++ }
 }
 
-inline Referent(got)    /* of the weak reference */
+inline Referent(got)    /* live_heaps: of the weak reference */
 {
     atomic {
         got = refs > 0 && known;
@@ -350,13 +363,27 @@ inline Referent(got)    /* of the weak reference */
     }
 }
 
+inline Forget()         /* the weak reference tells of its end */
+{
+#ifdef M_FORGET_KEEPS_READY
+    known = 0
+#else
+    known = 0;
+    GIVE_GIL
+    TAKE_GIL
+    atomic { LOCK; ready = 0 }
+#endif
+}
+
 inline Unref()          /* the last one: __dealloc__ */
 {
     if
     :: atomic { refs > 1 -> refs-- }
     :: atomic { refs < 2 -> assert(refs == 1); refs = 0 };
-        GIVE_GIL                                /* forget is told */
-        TAKE_GIL
+        if
+        :: known -> Forget()
+        :: !known
+        fi;
 #ifdef M_DETACH_OUTSIDE_M
         if
         :: atomic { post == 0 -> assert(!freed); freed = 1 }
@@ -405,6 +432,9 @@ inline Leave()          /* th_post_leave; caller holds M */
     post = 0;
 #endif
     running = 0;
+#ifndef M_READY_KEPT
+    ready = 0;
+#endif
     firing = 0
 }
 
@@ -421,10 +451,11 @@ inline TryStart(ok)     /* ok: there is a worker, or none is wanted */
     atomic {
         LOCK;
         if
-        :: running || pausing || closed
+        :: running || pausing || closed -> ready = running
         :: else ->
 #endif
             running = 1;
+            ready = 1;
             do
             :: i < THREADS && alive[i] -> i++
             :: else -> break
@@ -446,7 +477,7 @@ inline TryStart(ok)     /* ok: there is a worker, or none is wanted */
     :: ok
     :: !ok ->                                           /* the system is asked, with the GIL */
         if
-        :: atomic { true -> started[new - 1] = 1; gave_up = 0; ok = 1 };
+        :: atomic { true -> started[new - 1] = 1; ok = 1 };
             GIVE_GIL                                    /* list_worker */
             TAKE_GIL
             skip
@@ -463,11 +494,55 @@ inline TryStart(ok)     /* ok: there is a worker, or none is wanted */
     new = 0
 }
 
+inline Rescue()         /* somebody has got a worker */
+{
+    if
+    :: atomic { stranded -> stranded = 0 };
+#ifdef LIFE
+        Referent(found);
+        if
+        :: found && live > 0 ->
+#else
+        if
+        :: live > 0 ->
+#endif
+            if
+            :: !running ->
+                if
+                :: !pausing && !closed ->
+                    TryStart(ok);
+                    if
+                    :: ok
+#ifdef M_RESCUE_FORGETS
+                    :: !ok
+#else
+                    :: !ok -> stranded = 1
+#endif
+                    fi
+                :: else
+                fi
+            :: running
+            fi
+        :: else
+        fi;
+#ifdef LIFE
+        if
+        :: found -> found = 0; Unref()
+        :: !found
+        fi
+#endif
+    :: !stranded
+    fi
+}
+
 inline StartWorker(ok)  /* not ok: closed, or an error */
 {
     if
     :: closed -> ok = 0
     :: !closed ->
+#if defined(LIFE) && !defined(M_UNKNOWN)
+        known = 1;                                      /* remember */
+#endif
         tries = TRIES;
         do
         :: TryStart(ok);
@@ -488,29 +563,11 @@ inline StartWorker(ok)  /* not ok: closed, or an error */
                 fi
             fi
         od;
-        tries = 0
-    fi
-}
-
-inline Rescue()         /* another heap has got a worker */
-{
-    if
-    :: stranded ->
-        stranded = 0;
+        tries = 0;
         if
-        :: live > 0 && !running && !pausing && !closed ->
-            TryStart(ok);
-            if
-            :: ok
-#ifdef M_RESCUE_FORGETS
-            :: !ok
-#else
-            :: !ok -> stranded = 1
-#endif
-            fi
-        :: else
+        :: ok -> Rescue(); ok = 1
+        :: !ok
         fi
-    :: !stranded
     fi
 }
 
@@ -520,15 +577,10 @@ inline Rearm(t, delay)
     Ref();                                              /* its own, beside that of the handle */
 #endif
     ok = 1;
-#ifdef LIFE
-#ifndef M_UNKNOWN
-    known = 1;                                          /* remember */
-#endif
-#endif
     do
     :: if
-        :: atomic { running -> USE }
-        :: !running -> StartWorker(ok)
+        :: atomic { ready -> USE }
+        :: !ready -> StartWorker(ok)
         fi;
         if
         :: !ok -> break
@@ -562,6 +614,7 @@ inline Rearm(t, delay)
                 fi;
 #ifdef LIFE
                 first = first && live == 1;
+                assert(known);
 #endif
                 said[t] = 0;
 #ifdef M_STALE_ROOT
@@ -616,7 +669,11 @@ inline Stop(t)
         Cancel(t, wake);
         said[t] = said[t] || wake;
 #ifdef LIFE
+#ifdef M_GIVEN_UP_TWICE
+        first = live == 0;
+#else
         first = wake && live == 0;                      /* idle */
+#endif
 #endif
 #ifndef GIL
         if
@@ -650,15 +707,68 @@ inline Join()           /* for ever, and not in a callback */
         Signal();
 #endif
         GIVE_GIL
+#ifdef INSIDE
+        !alive[mate - 1] || in_close;
+#else
         !alive[mate - 1];
+#endif
         TAKE_GIL
         mate = 0
     fi
 }
 
-inline Close()
+inline NextEntry(t)     /* settle, but for the timer's state */
 {
-    atomic { LOCK; closed = 1 }
+    if
+    :: pinned[0] -> t = 0
+    :: pinned[1] -> t = 1
+#if NT == 4
+    :: pinned[2] -> t = 2
+    :: pinned[3] -> t = 3
+#endif
+    fi;
+    pinned[t] = 0
+}
+
+inline Settle(t)        /* a DUE timer; whoever does has a reference to the heap */
+{
+    state[t] = IDLE;
+    deadline[t] = 0;
+    live--;
+    ledger--;
+#ifdef LIFE
+    idle = live == 0
+#endif
+}
+
+inline LetRunGo()       /* of a worker that has died */
+{
+    assert(workers == 0);
+    do
+    :: any(in_run) ->
+        atomic {
+            LAUNCH_LOCK;
+            USE;
+            NextEntry(t);
+            if
+            :: state[t] == DUE -> Settle(t)
+            :: else
+            fi;
+            t = 0
+        }
+#ifdef LIFE
+        if
+        :: idle -> idle = 0; HoldNoMore()
+        :: !idle
+        fi
+#endif
+    :: else -> break
+    od
+}
+
+inline CancelAll()      /* closed, and let_all_go; opened: closed by this call */
+{
+    atomic { LOCK; opened = !closed; closed = 1 }
     do
     :: atomic {
         LOCK;
@@ -678,14 +788,33 @@ inline Close()
         :: !first
         fi
 #endif
-    od;
-    Join()
+    od
+}
+
+inline Close()
+{
+    CancelAll();
+    Join();
+#ifndef M_RUN_LEFT
+    if
+    :: opened && !running -> LetRunGo()
+    :: else
+    fi;
+#endif
+    opened = 0;
+    if
+    :: atomic { !running -> hooks = 0 }                 /* drop_hooks */
+    :: running
+    fi
 }
 
 proctype Caller(byte me)
 {
-    byte n = OPS, t, d, i, when, root, seen, mate, tries, new;
+    byte n = OPS, t, d, i, when, root, seen, tries, new;
     bit ok, wake, first;
+#ifdef LIFE
+    bit found;
+#endif
     do
     :: n > 0 ->
         atomic {
@@ -695,15 +824,15 @@ proctype Caller(byte me)
 #else
             if :: t = 0 :: t = 1 fi;
 #endif
-            if :: d = 0 :: d = 1 :: d = 2 :: d = NEVER fi;
-#if COLLECTS
-            if
-            :: true
-            :: live == 0 && refs == 1 -> known = 0
-            fi
-#endif
+            if :: d = 0 :: d = 1 :: d = 2 :: d = NEVER fi
         }
         TAKE_GIL
+#if COLLECTS
+        if
+        :: true
+        :: known && live == 0 && refs == 1 -> Forget()
+        fi;
+#endif
         if
         :: Rearm(t, d)
         :: d == 0 -> Stop(t)
@@ -724,6 +853,9 @@ proctype Forker()
 {
     byte i, mate, tries, new;
     bit ok, leaves, held;
+#ifdef LIFE
+    bit found;
+#endif
     TAKE_GIL
 #ifdef LIFE
     Referent(held);                                     /* live_heaps */
@@ -766,11 +898,11 @@ proctype Forker()
 #if defined(M_RESUME_FORGETS)
         :: true
 #elif defined(M_RESUME_LOOKS_FIRST)
-        :: mate == 0 || closed
-        :: mate > 0 && !closed -> mate = 0; StartWorker(ok)
+        :: mate == 0
+        :: mate > 0 -> mate = 0; StartWorker(ok)
 #else
-        :: live == 0 || closed
-        :: live > 0 && !closed -> StartWorker(ok)
+        :: live == 0
+        :: live > 0 -> StartWorker(ok)                  /* which looks at closed */
 #endif
         fi
     :: else
@@ -785,8 +917,8 @@ forked:
 
 proctype Closer()
 {
-    byte i, root, mate;
-    bit wake, first;
+    byte i, root, mate, t;
+    bit wake, first, idle, opened;
     TAKE_GIL
     Close();
 #ifdef LIFE
@@ -801,6 +933,9 @@ proctype Rescuer()
 {
     byte i, new;
     bit ok;
+#ifdef LIFE
+    bit found;
+#endif
     TAKE_GIL
     Rescue();
     GIVE_GIL
@@ -808,18 +943,40 @@ proctype Rescuer()
 }
 #endif
 
+inline HoldToFire()     /* with the GIL, under M */
+{
+#if defined(LIFE) && defined(M_HOLD_BLIND)
+    atomic { LOCK; assert(refs > 0); refs++; held = 1 }
+#elif defined(LIFE) && defined(M_HELD_AFTER_M)
+    atomic { LOCK; held = live > 0 };
+    atomic { assert(refs > 0 || !held); refs = refs + held }
+#elif defined(LIFE)
+    atomic { LOCK; held = live > 0; assert(refs > 0 || !held); refs = refs + held }
+#else
+    atomic { LOCK; held = live > 0 }
+#endif
+}
+
 /* ---- the worker ------------------------------------------------------------------------------------------------- */
 
 proctype Thread(byte me)
 {
     byte now, i, root, t, d, when, seen, last, tries, new;
     bit ok, wake, fire, looked, first, idle, held;
+#ifdef LIFE
+    bit found;
+#endif
+#ifdef INSIDE
+    bit opened;
+#endif
 end_free:
     do
     :: atomic { started[me] -> started[me] = 0; workers++; assert(workers == 1); assert(post == me + 1) };
 #ifdef M_HEAP_KEPT
-        Referent(held);
+        atomic { refs++; held = 1 };
 #endif
+        TAKE_GIL                                        /* appear */
+        GIVE_GIL
 
 next_run:
         atomic {
@@ -969,26 +1126,16 @@ sort:
         GIVE_GIL
 #endif
         TAKE_GIL
-#if defined(LIFE) && !defined(M_HEAP_KEPT)
-        Referent(held);
-        firing = held;
-#else
-        firing = 1;
+#ifndef M_HEAP_KEPT
+        HoldToFire();
 #endif
+        firing = held;
         do
         :: any(in_run) ->
             atomic {                                    /* launch */
                 LAUNCH_LOCK;
                 USE;
-                if
-                :: pinned[0] -> t = 0
-                :: pinned[1] -> t = 1
-#if NT == 4
-                :: pinned[2] -> t = 2
-                :: pinned[3] -> t = 3
-#endif
-                fi;
-                pinned[t] = 0;
+                NextEntry(t);
 #ifdef M_LAUNCH_BLIND
                 if
                 :: state[t] == IDLE -> state[t] = DUE; live++; ledger++
@@ -998,21 +1145,17 @@ sort:
                 fire = state[t] == DUE && !closed;
                 assert(!fire || !said[t]);
                 assert(!fire || deadline[t] <= clock);
+                assert(!fire || hooks);
                 if
-                :: state[t] == DUE ->
-                    state[t] = IDLE;
-                    deadline[t] = 0;
-                    live--;
-                    ledger--;
-#ifdef LIFE
-                    assert(held);
-                    idle = live == 0
-#endif
+                :: state[t] == DUE -> assert(held); Settle(t)
                 :: else
                 fi;
                 if
                 :: fire && deaths > 0 -> deaths--; fire = 0; t = 0; goto die
                 :: fire && rearms > 0 -> rearms--; fire = 0; if :: d = 0 :: d = 1 :: d = 2 fi; goto callback
+#ifdef INSIDE
+                :: fire && insides > 0 -> insides--; fire = 0; t = 0; goto closing
+#endif
                 :: fire = 0; t = 0
                 fi
             }
@@ -1028,13 +1171,23 @@ launched:
             skip
         :: else -> break
         od;
-        firing = 0;
-#if defined(LIFE) && !defined(M_HEAP_KEPT)
         if
-        :: held -> held = 0; Unref()
+        :: held ->
+            firing = 0;
+#ifndef M_HOOKS_KEPT
+            if
+            :: atomic { closed -> hooks = 0 }           /* drop_hooks */
+            :: !closed
+            fi;
+#endif
+#ifndef M_HEAP_KEPT
+            held = 0;
+#ifdef LIFE
+            Unref()
+#endif
+#endif
         :: !held
         fi;
-#endif
         GIVE_GIL
         goto next_run;
 
@@ -1042,13 +1195,29 @@ callback:
         Rearm(t, d);
         atomic { d = 0; t = 0; ok = 0; goto launched }
 
+#ifdef INSIDE
+closing:
+        CancelAll();
+        in_close = 1;                                   /* enter_close */
+        atomic { LOCK; assert(post == me + 1) };        /* join_worker: it is its own */
+        Signal();
+        GIVE_GIL                                        /* end_jobs */
+        TAKE_GIL
+        in_close = 0;
+        atomic { assert(running && hooks); opened = 0; goto launched }
+#endif
+
 die:                                                    /* it does not have the GIL then */
         GIVE_GIL
 #ifdef M_DEATH_UNSEEN
-        atomic { gave_up = live > 0; workers-- }
+        workers--;
 #else
-        atomic { LOCK; gave_up = live > 0; Leave(); workers-- }
+        atomic { LOCK; Leave(); workers-- };
 #endif
+#ifndef M_DEATH_UNTOLD
+        stranded = 1;
+#endif
+        held = 0;
         goto ended;
 
 leave:
@@ -1066,16 +1235,13 @@ leave:
         :: !last
 #endif
         fi;
-        TAKE_GIL
-#ifndef M_HEAP_KEPT
-        Referent(held);                                 /* drop_hooks */
 #endif
-        if
-        :: held -> held = 0; Unref()
-        :: !held
-        fi;
+        TAKE_GIL                                        /* disappear */
+#ifdef M_HEAP_KEPT
+        held = 0;
+        Unref();
+#endif
         GIVE_GIL
-#endif
 ended:
         atomic { looked = 0; last = 0; alive[me] = 0 }
     od
@@ -1103,15 +1269,16 @@ end_watch:
 
 proctype End()
 {
-    byte i, root, mate, count, new;
-    bit wake, first, ok;
+    byte i, root, mate, count, new, t;
+    bit wake, first, ok, idle, opened;
+#ifdef LIFE
+    bit found;
+#endif
     timeout;
     atomic {
         assert(done == CALLERS + FORKS + CLOSES);
         assert(clock == CMAX && !M && pending == 0);
-#if DEATHS
-        assert(!any(overdue) || (gave_up && !running));
-#elif defined(NO_EXCUSE)
+#ifdef NO_EXCUSE
         assert(!any(overdue));
 #else
         assert(!any(overdue) || (stranded && !running));
@@ -1123,13 +1290,12 @@ proctype End()
         od;
         i = 0;
         assert(ledger == live && live == count);
-        count = 0
+        count = 0;
+#ifndef LIFE
+        assert(!closed || !hooks)
+#endif
     }
-#ifdef LIFE
-    /* What is never due holds its heap for ever. */
-    assert(refs == (live > 0) && freed == (live == 0) && running == (live > 0) && workers == (live > 0))
-#else
-#if FAILS
+#if FAILS || DEATHS
     if
     :: any(overdue) ->
         fails = 0;
@@ -1141,15 +1307,22 @@ proctype End()
     :: else
     fi;
 #endif
+#ifdef LIFE
+    /* What is never due holds its heap for ever. */
+    assert(refs == (live > 0) && freed == (live == 0) && running == workers);
+#if !FAILS
+    assert(running == (live > 0));
+#endif
+#if CLOSES
+    assert(!hooks)
+#endif
+#else
     TAKE_GIL
     Close();
     GIVE_GIL
-    assert(ledger == live && !running && !post && workers == 0);
-#if DEATHS
-    assert(live == 0 || any(in_run))    /* what a dead worker had collected is its successor's to let go of */
-#else
-    assert(live == 0)
-#endif
+    assert(ledger == live && !running && !ready && !post && workers == 0);
+    assert(live == 0 && !any(in_run));
+    assert(!hooks)
 #endif
 }
 
