@@ -24,6 +24,7 @@ DEPTH = 100_000
 SAFE = "no deadlock, no lost wake-up, never early, exact ledger"
 RESCUED = "no timer left behind for good"
 REPLACED = "a dead worker is replaced by the next arming"
+LET_GO = "what a dead worker had collected is cancelled by close"
 LIFE = "the core is freed once, in the end, and not used then; and the above"
 
 # Kinds of search: flags of the C compiler, flags of the verifier.
@@ -51,10 +52,11 @@ CONFIGURATIONS = [
     ("failing start, close", SAFE, "CALLERS=1 OPS=1 CMAX=2 SPURIOUS=0 FAILS=2 CLOSES=1", SAFETY),
     ("dying worker", REPLACED, "CALLERS=2 OPS=1 CMAX=2 SPURIOUS=0 DEATHS=1", SAFETY),
     ("close in a callback", SAFE, "CALLERS=1 OPS=1 CMAX=2 SPURIOUS=0 CLOSES=1 INSIDE=1", SAFETY),
-    ("dying worker, close", REPLACED, "CALLERS=1 OPS=1 CMAX=2 SPURIOUS=0 DEATHS=1 CLOSES=1", SAFETY),
+    ("dying worker, close", LET_GO, "CALLERS=1 OPS=2 CMAX=3 SPURIOUS=1 DEATHS=1 CLOSES=1", SAFETY),
     ("life", LIFE, "LIFE CALLERS=2 OPS=1 CMAX=2 SPURIOUS=0", SAFETY),
     ("life, callbacks arm", LIFE, "LIFE CALLERS=1 OPS=2 CMAX=3 SPURIOUS=1 REARMS=1 YIELDS=1", SAFETY),
     ("life, collector", LIFE, "LIFE CALLERS=1 OPS=3 CMAX=2 SPURIOUS=0 COLLECTS=1", SAFETY),
+    ("life, collector, fork", LIFE, "LIFE CALLERS=1 OPS=2 CMAX=2 SPURIOUS=0 COLLECTS=1 FORKS=1", SAFETY),
     ("life, close", LIFE, "LIFE CALLERS=1 OPS=2 CMAX=2 SPURIOUS=1 CLOSES=1", SAFETY),
     ("life, close in a callback", LIFE, "LIFE CALLERS=1 OPS=2 CMAX=2 SPURIOUS=0 CLOSES=1 INSIDE=1", SAFETY),
     ("life, failing starts", LIFE, "LIFE CALLERS=2 OPS=1 CMAX=2 SPURIOUS=0 FAILS=3 RESCUES=1", SAFETY),
@@ -67,8 +69,10 @@ CONFIGURATIONS = [
     ("GIL, life", LIFE, "GIL LIFE CALLERS=2 OPS=2 CMAX=2 SPURIOUS=0", SAFETY),
     ("GIL, life, collector", LIFE, "GIL LIFE CALLERS=1 OPS=3 CMAX=2 SPURIOUS=1 COLLECTS=1 REARMS=1", SAFETY),
     ("GIL, life, close", LIFE, "GIL LIFE CALLERS=1 OPS=2 CMAX=2 SPURIOUS=0 CLOSES=1 INSIDE=1", SAFETY),
+    ("GIL, life, failing starts", LIFE, "GIL LIFE CALLERS=1 OPS=2 CMAX=2 SPURIOUS=0 FORKS=1 FAILS=2", SAFETY),
     ("GIL, life, fork", LIFE, "GIL LIFE CALLERS=1 OPS=2 CMAX=2 SPURIOUS=0 FORKS=1 REARMS=1", SAFETY),
     ("loops", "every execution is finite", "CALLERS=1 OPS=2 CMAX=3 SPURIOUS=1 YIELDS=1 REARMS=1", LOOPS),
+    ("loops, fork", "every execution is finite", "CALLERS=1 OPS=1 CMAX=2 SPURIOUS=0 FORKS=1 FAILS=1", LOOPS),
     ("liveness", "what is due fires or is cancelled", "CALLERS=1 OPS=2 CMAX=3 SPURIOUS=1 LIVENESS", LIVENESS),
 ]
 
@@ -217,7 +221,7 @@ def run_configurations(build, wanted):
             sys.exit(f"{name}: the verifier did not come to its end\n{got.text}")
         holds = got.complete and got.errors == 0
         failed += not holds
-        print(f"{'ok' if holds else 'FAILED':6} {name:19} {got.states:11,.0f} states  depth {got.depth:4.0f}"
+        print(f"{'ok' if holds else 'FAILED':6} {name:25} {got.states:11,.0f} states  depth {got.depth:4.0f}"
               f"  errors {got.errors:.0f}  {got.seconds:5.1f} s  {got.memory:5.0f} MB  {shows} [{parameters}]",
               flush=True)
         if not holds:

@@ -49,9 +49,9 @@
  * Life, with -DLIFE. refs counts references to the TimerHeap: one of each caller's handle, dropped after its last call;
  * one of a caller that is arming, one of the worker while it fires, those of Closer, Forker and of a rescue; and that
  * of the heap to itself while something is armed. The worker's pointer to the heap is borrowed, and good for a
- * reference only while live > 0. Whoever drops the last runs __dealloc__. freed says that the core is. known says that the weak
- * reference, by which fork, exit and rescue find the heap, is whole: the collector clears it when nothing but a cycle
- * reaches the heap, and then a finalizer may arm. That is what ready is besides running: cleared by forget.
+ * reference only while live > 0. Whoever drops the last runs __dealloc__. freed says that the core is. known says that
+ * the weak reference, by which fork, exit and rescue find the heap, is whole: the collector clears it when nothing but
+ * a cycle reaches the heap, and then a finalizer may arm. That is what ready is besides running: cleared by forget.
  *
  * What is left out, and why that loses nothing here
  *
@@ -63,6 +63,7 @@
  *   memory                  Handles, orphans and carcasses change who owns a record, never its state or its key. What
  *                           is refused for want of memory is not modelled. The posts' own count of holders neither.
  *   channel timers          They have no key.
+ *   a dead worker's heap    Its thread's reference is never given back, and the heap stays: no DEATHS with -DLIFE.
  *   manual heaps            They have no worker and no hold of themselves.
  *   exiting                 It makes the worker leave as pausing does, for good.
  *   the child of a fork     It begins with no worker, all locks free, no timers: the initial state.
