@@ -136,7 +136,7 @@ def interrupt(signum, frame):
 def test_a_handler_that_raises_ends_the_wait(block, handled):
     signal.signal(signal.SIGUSR1, interrupt)
     timer = Timer(FAR)
-    thread = threading.Timer(0.05, kick)
+    thread = threading.Timer(0.3, kick)
     thread.start()
     with pytest.raises(Interrupted):
         block(timer)
@@ -146,7 +146,7 @@ def test_a_handler_that_raises_ends_the_wait(block, handled):
 
 def test_a_handler_that_raises_ends_a_sleep(handled):
     signal.signal(signal.SIGUSR1, interrupt)
-    thread = threading.Timer(0.05, kick)
+    thread = threading.Timer(0.3, kick)
     thread.start()
     with pytest.raises(Interrupted):
         sleep(FAR)
@@ -156,7 +156,7 @@ def test_a_handler_that_raises_ends_a_sleep(handled):
 def test_an_interrupted_wait_takes_no_value(handled):
     signal.signal(signal.SIGUSR1, interrupt)
     timer = Timer(FAR)
-    thread = threading.Timer(0.05, kick)
+    thread = threading.Timer(0.3, kick)
     thread.start()
     with pytest.raises(Interrupted):
         timer.c.recv()
