@@ -80,8 +80,9 @@ tsan-ft-here: $(venv)-tsan/.with-test
 		--operations $(or $(OPERATIONS),1000000) $(STRESS_ARGS)
 
 ## make test-portable the tests and the ledger on a release build by POSIX alone   SECONDS=60
-.PHONY: test-portable
-test-portable: $(venv)-portable/.with-test $(venv)-portable/.with-cli $(if $(green),$(venv)-portable/.with-green)
+.PHONY: portable test-portable
+portable: $(venv)-portable/.with-test $(venv)-portable/.with-cli $(if $(green),$(venv)-portable/.with-green)
+test-portable: portable
 	@echo "== tests and ledger on the portable build, $(tag)"
 	@$(call run,$(venv)-portable) -m pytest $(PYTEST_ARGS)
 	@$(call run,$(venv)-portable) tests/stress/ledger.py --seconds $(or $(SECONDS),60) --threads $(or $(THREADS),8) \

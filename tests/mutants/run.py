@@ -45,8 +45,9 @@ FLAGS = ["-std=gnu11", "-fvisibility=hidden", "-O3", "-DNDEBUG", "-w"]
 PARTS = ["-Icsrc", "-Itimerheap/core"]
 
 LEFT_OUT = shutil.ignore_patterns(
-    ".git", ".venv", "build", "dist", "*.egg-info", "*.so", "__pycache__", ".hypothesis", ".*_cache", "perf"
-)
+    ".git", ".venv", "build", "dist", "wheelhouse", "perf",
+    "*.egg-info", "*.so", "__pycache__", ".hypothesis", ".*_cache",
+)  # fmt: skip
 
 VERDICT = re.compile(r"^(?:FAILED|ERROR) (tests/.+?)(?: - (.*))?$", re.MULTILINE)
 STARTED = re.compile(r"^(tests/\S+?::.+?) *(?:(?:PASSED|FAILED|ERROR|SKIPPED|XFAIL)\b.*)?$", re.MULTILINE)
