@@ -12,6 +12,8 @@
 #ifndef NATIVE_HOOKS_H
 #define NATIVE_HOOKS_H
 
+#include <pyconfig.h> /* says which POSIX it wants, before any header of the system does */
+
 #include <pthread.h>
 #include <stddef.h>
 #include <sys/mman.h>
