@@ -12,7 +12,9 @@
 #ifndef NATIVE_HOOKS_H
 #define NATIVE_HOOKS_H
 
+#ifndef __APPLE__ /* made up here, and not what the interpreter was configured for */
 #include <pyconfig.h> /* says which POSIX it wants, before any header of the system does */
+#endif
 
 #include <pthread.h>
 #include <stddef.h>
