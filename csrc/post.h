@@ -41,6 +41,7 @@ typedef struct th_post {
     sigset_t callback_mask; /* see core.callback_mask */
     unsigned long slack;    /* ns, of callbacks */
     int forked;             /* the thread has forked, this is the child, and the thread its main one */
+    void *state;            /* PyThreadState *, of CPython 3.11: made by the starter */
     int parked;             /* dressed for parking: signals blocked, slack 1 ns */
 } th_post;
 

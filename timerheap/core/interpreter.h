@@ -8,7 +8,8 @@
  *
  *   th_new_timer      the collector's header is two words before the object, zero while it is not tracked [3.11 -
  *                     3.15]. th_examine_header looks; where it is another one, CPython gives the memory of handles.
- *   th_new_state      _PyThreadState_Prealloc and _PyThreadState_SetCurrent [3.11]. Compiled for 3.11 alone.
+ *   th_new_state      _PyThreadState_Prealloc and _PyThreadState_SetCurrent, and what threading does between them [3.11].
+ *                     Compiled for 3.11 alone.
  *   th_run_worker     the state that a thread makes first is the one that PyGILState_Ensure finds [3.11* - 3.15*];
  *                     else foreign code in a callback would make a second one.
  *   th_take_exception PyErr_Fetch and its kin [3.11]. Compiled for 3.11 alone.
@@ -152,25 +153,49 @@ static inline PyObject *th_change_mro(PyTypeObject *type, PyObject *to)
 
 static void (*th_timerproc)(th_post *); /* timerproc of worker.pxi, with the GIL */
 
-/* A thread state for the calling thread, which does not hold the GIL, or NULL where there is no memory. */
-#if PY_VERSION_HEX < 0x030C0000
-PyAPI_FUNC(void) _PyThreadState_SetCurrent(PyThreadState *);
-
-static PyThreadState *th_new_state(void) /* PyThreadState_New of 3.11 would crash for want of memory */
-{
-    PyThreadState *state = _PyThreadState_Prealloc(PyInterpreterState_Main());
-    if (state != NULL)
-        _PyThreadState_SetCurrent(state);
-    return state;
-}
-#else
-static PyThreadState *th_new_state(void) { return PyThreadState_New(PyInterpreterState_Main()); }
-#endif
-
 #ifdef PY_HAVE_THREAD_NATIVE_ID
 #define th_native_id() PyThread_get_thread_native_id()
 #else
 #define th_native_id() PyThread_get_thread_ident()
+#endif
+
+/* The thread state of a worker: th_prepare_state with the GIL, before its thread is asked for, and th_discard_state if
+ * there is none; th_new_state in that thread, which does not hold the GIL. In 3.11 the starter makes it, as threading
+ * does. To make one takes the lock of all states, which 3.11 does not make anew in the child of a fork until it has
+ * taken it: a thread that made its own would hang the child if the fork came just then. */
+#if PY_VERSION_HEX < 0x030C0000
+PyAPI_FUNC(void) _PyThreadState_SetCurrent(PyThreadState *);
+
+static int th_prepare_state(th_post *post)
+{
+    post->state = _PyThreadState_Prealloc(PyInterpreterState_Main());
+    return post->state != NULL;
+}
+
+static void th_discard_state(th_post *post)
+{
+    PyThreadState_Clear(post->state);
+    PyThreadState_Delete(post->state);
+}
+
+static PyThreadState *th_new_state(th_post *post)
+{
+    PyThreadState *state = post->state;
+    state->thread_id = PyThread_get_thread_ident();
+    state->native_thread_id = th_native_id();
+    _PyThreadState_SetCurrent(state);
+    return state;
+}
+#else
+static int th_prepare_state(th_post *post) { return post != NULL; }
+
+static void th_discard_state(th_post *post) { (void)post; }
+
+static PyThreadState *th_new_state(th_post *post) /* NULL where there is no memory */
+{
+    (void)post;
+    return PyThreadState_New(PyInterpreterState_Main());
+}
 #endif
 
 /* The thread of a worker. Its state is not made by PyGILState_Ensure, which ends the process for want of memory. */
@@ -179,7 +204,7 @@ static void th_run_worker(void *arg)
     th_post *post = arg;
     PyThreadState *state;
     th_post_begin(post, PyThread_get_thread_ident(), th_native_id());
-    while ((state = th_new_state()) == NULL)
+    while ((state = th_new_state(post)) == NULL)
         th_nap();
     PyEval_AcquireThread(state);
     th_timerproc(post);

@@ -16,6 +16,8 @@ cdef extern from "interpreter.h":
     int th_depth
     PyObject* th_later
     void (*th_timerproc)(th_post* post) noexcept
+    bint th_prepare_state(th_post* post)
+    void th_discard_state(th_post* post)
     void run_worker "th_run_worker"(void* post) noexcept nogil
     void th_note_finalized() noexcept
     void th_examine_header(PyTypeObject* type, Py_ssize_t size)

@@ -192,11 +192,13 @@ cdef bint try_start(TimerHeap heap) except -1:
     post.thread = <void*>worker
     th_post_hold(post)                      # these two are the thread's, see disappear and th_post_end
     incref(post.thread)
-    if th_post_start(post, start_thread, run_worker):
-        courtesy(list_worker, <PyObject*>worker)
-        if th_post_disappeared(post):       # without a GIL it may be over already
-            courtesy(unlist_worker, <PyObject*>worker)
-        return True
+    if th_prepare_state(post):
+        if th_post_start(post, start_thread, run_worker):
+            courtesy(list_worker, <PyObject*>worker)
+            if th_post_disappeared(post):   # without a GIL it may be over already
+                courtesy(unlist_worker, <PyObject*>worker)
+            return True
+        th_discard_state(post)
     th_lock(c)
     th_post_leave(post)
     th_unlock(c)
