@@ -230,12 +230,18 @@ static inline void th_destroy_locks(th_core *c)
     pthread_mutex_destroy(&c->mutex);
 }
 
-/* The end of a core that nobody needs any more. */
-static inline void th_core_free(th_core *c)
+/* What a core has mapped goes back. */
+static inline void th_core_unmap(th_core *c)
 {
     th_unmap(c->keys ? c->keys - TH_KEY_PAD : NULL, c->key_bytes);
     th_unmap(c->run, c->run_cap * sizeof(th_key));
     th_slab_end(&c->orphans);
+}
+
+/* The end of a core that nobody needs any more. */
+static inline void th_core_free(th_core *c)
+{
+    th_core_unmap(c);
     th_destroy_locks(c);
     free(c);
 }

@@ -691,7 +691,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         run_operation(take() % KINDS);
     fail_after = 0;
     close_heap();
-    native_free(core);
+    th_core_unmap(core);
     th_destroy_locks(core);
     DEMAND(mapped == 0, "%zu bytes left mapped", mapped);
     totals.inputs++;

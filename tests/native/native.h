@@ -6,7 +6,6 @@
 #include "post.h"
 
 int native_init(th_core *c);
-void native_free(th_core *c);
 const char *native_check(th_core *c, size_t *index, int64_t *left, int64_t *right);
 size_t native_resident(th_core *c);
 int native_arm(th_core *c, th_timer *t, int64_t when, int *wake);

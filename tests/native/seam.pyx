@@ -38,13 +38,6 @@ cdef public bint native_init(th_core* c) noexcept nogil:
     return resize_keys(c, th_page) and reserve_run(c, 1)
 
 
-cdef public void native_free(th_core* c) noexcept nogil:
-    """th_core_free, but for the locks and the core itself."""
-    th_unmap(c.keys - TH_KEY_PAD if c.keys != NULL else NULL, c.key_bytes)
-    th_unmap(c.run, run_bytes(c))
-    th_slab_end(&c.orphans)
-
-
 cdef public const char* native_check(th_core* c, size_t* index, int64_t* left, int64_t* right) noexcept nogil:
     """check_heap: what is wrong, or NULL."""
     cdef fault f

@@ -276,7 +276,7 @@ static void close_core(pthread_t thread)
     if (core.live || core.len || core.orphans.used || arms != fires + cancels || core.seq != arms || core.fired != fires
         || core.cancelled != cancels)
         broken("the ledger is off");
-    native_free(&core);
+    th_core_unmap(&core);
     th_destroy_locks(&core);
 }
 
