@@ -96,6 +96,9 @@ typedef struct th_core {
     int left_holding;        /* after forks: how often a parent's heap held itself, see "Life" in worker.pxi */
     uint32_t generation;     /* counts forks: whoever finds it changed is in the child; written by fork alone */
 
+    int64_t patience;        /* ns that a callback may hold the post for; 0: for ever. This and the next are set once */
+    int64_t tolerance;       /* ns by which a wake-up may be put off */
+
     int manual;              /* virtual time */
     _Atomic int64_t manual_now;
     uint64_t driver;         /* manual heaps: th_thread() of the thread that made it */

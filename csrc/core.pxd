@@ -56,6 +56,8 @@ cdef extern from "core.h" nogil:
         int sorting
         int left_holding
         uint32_t generation
+        int64_t patience
+        int64_t tolerance
         int manual
         uint64_t driver
         uint64_t advancer

@@ -26,7 +26,7 @@ SIGNATURES = {
     "Ticker.reset": "(self, /, period)",
     "Channel.recv": "(self, /, timeout=None)",
     "Channel.poll": "(self, /)",
-    "TimerHeap": "(name='timerheap', *, executor=None, on_error=None)",
+    "TimerHeap": "(name='timerheap', *, executor=None, on_error=None, patience=None, tolerance=0.0)",
     "TimerHeap.stats": "(self, /)",
     "TimerHeap.check": "(self, /)",
     "TimerHeap.close": "(self, /)",

@@ -26,6 +26,8 @@ class TimerHeap:
         *,
         executor: _Executor | None = None,
         on_error: Callable[[BaseException, Timer], object] | None = None,
+        patience: _Seconds | None = None,
+        tolerance: _Seconds = 0.0,
     ) -> None: ...
     @property
     def name(self) -> str: ...

@@ -27,7 +27,12 @@ cdef str advice(str argument, tuple extra, object keywords):
 
 
 cdef str by_keyword(tuple names):
-    return f": {' and '.join(names)} by keyword" if names else ""
+    cdef str listed = ", ".join(names)
+    if not names:
+        return ""
+    if len(names) > 1:
+        listed = " and ".join(listed.rsplit(", ", 1))
+    return f": {listed} by keyword"
 
 
 cdef int check_call(str what, str argument, bint needed, tuple others, tuple args, object keywords) except -1:

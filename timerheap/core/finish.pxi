@@ -72,7 +72,7 @@ cdef PyObject* ticker_new(PyTypeObject* type, PyObject* args, PyObject* keywords
 
 
 cdef int heap_init(PyObject* self, PyObject* args, PyObject* keywords) except -1:
-    check_constructor("TimerHeap()", "name", False, ("executor", "on_error"), args, keywords)
+    check_constructor("TimerHeap()", "name", False, ("executor", "on_error", "patience", "tolerance"), args, keywords)
     return heap_init_unchecked(self, args, keywords)
 
 
@@ -134,7 +134,7 @@ manual_init_unchecked = change_init(<PyTypeObject*>ManualHeap, manual_init)
 add_misnomers(Timer, TIMER_MISNOMERS)
 add_misnomers(Ticker, TICKER_MISNOMERS)
 add_misnomers(Channel, CHANNEL_MISNOMERS)
-publish(TimerHeap, "(name='timerheap', *, executor=None, on_error=None)")
+publish(TimerHeap, "(name='timerheap', *, executor=None, on_error=None, patience=None, tolerance=0.0)")
 publish(Timer, "(delay, *, heap=None)")
 publish(Channel, "()")
 publish(Ticker, "(period, *, heap=None)")

@@ -53,7 +53,8 @@ cdef class TimerHeap:
         remember(self)              # here: a subclass may forget to call __init__
         self.core.exiting = at_exit     # last: the exit handler finds the heap, or this finds that it has run
 
-    def __init__(self, name="timerheap", *, executor=None, on_error=None):
+    def __init__(self, name="timerheap", *, executor=None, on_error=None, patience=None, tolerance=0.0):
+        cdef int64_t patience_ns = 0, tolerance_ns = 0
         if not isinstance(name, str):
             raise TypeError(f"{type(self).__name__}() name must be a str, not {type(name).__name__}")
         if executor is not None and (isinstance(executor, type) or not hasattr(executor, "submit")):
@@ -61,12 +62,19 @@ cdef class TimerHeap:
                             f"{an_instance(executor, object)}")
         if on_error is not None and not callable(on_error):
             raise TypeError(f"{type(self).__name__}() on_error must be callable, not {type(on_error).__name__}")
+        if patience is not None:
+            patience_ns = positive_period(patience, b"TimerHeap() patience")
+        to_ns(tolerance, &tolerance_ns, b"TimerHeap() tolerance")
+        if tolerance_ns < 0 or tolerance_ns == TH_NEVER:
+            raise ValueError(f"TimerHeap() tolerance must be finite and not negative, not {tolerance!r}")
         with cython.critical_section(self):
             if self.name is not None:
                 raise RuntimeError("a timer heap cannot be initialised twice")
             self.name = str.__str__(name)       # a plain str even of a subclass, an enumeration's member for one
             self.executor = executor
             self.on_error = on_error
+            self.core.patience = patience_ns
+            self.core.tolerance = tolerance_ns
 
     def __dealloc__(self):
         # No handle is left, and nothing is armed where a worker would fire it, or the heap would hold itself. The
