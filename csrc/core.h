@@ -42,6 +42,7 @@ typedef struct th_core {
     struct th_core *prev, *next; /* in the list of all heaps; guard L */
     pthread_mutex_t mutex;
     pthread_cond_t cond;     /* only the worker waits here */
+    pthread_cond_t watch;    /* only the standby does */
     atomic_int contended;    /* callers blocked on the mutex: the worker lets them in between two slices */
     int64_t wake_at;         /* when the parked worker means to wake; INT64_MIN while it is awake; guard M */
 
@@ -62,7 +63,7 @@ typedef struct th_core {
 
     th_key *run;             /* due timers in firing order; the worker's own, but see TH_PINNED */
     size_t run_len, run_cap;
-    size_t run_head;         /* next entry to launch */
+    size_t run_head;         /* next entry to launch; written by th_next_entry, for the standby reads it at any time */
     size_t run_peak;         /* entries ever in use since the mapping was last cut: what is resident */
 
     uint64_t seq;            /* arms so far; guard M */
@@ -88,13 +89,18 @@ typedef struct th_core {
     th_flag running;         /* a worker exists or is being started; guard M to write */
     th_flag ready;           /* running, and the heap known to fork and exit: arming asks no more; guard M to write */
     struct th_post *post;    /* that worker's, see post.h; guard M */
-    int detached;            /* the TimerHeap is gone: whoever leaves the post frees this; guard M */
+    struct th_post *spare;   /* the standby's, see "Hand-over" in worker.pxi; guard M */
+    int asleep;              /* the standby waits for the next run to be fired; guard M */
+    size_t lost;             /* workers that have lost the post and are still in a callback; guard M */
+    uint64_t handovers;      /* times that the post was lost so; guard M */
+    int detached;            /* the TimerHeap is gone: the last to leave frees this; guard M */
     th_flag pausing;         /* the worker shall leave, to come back after a fork; guard M to write */
     int parked;              /* the worker is in its wait; guard M */
-    th_flag firing;          /* the worker is in fire_run; the worker's own to write */
+    th_flag firing;          /* the worker is in fire_run; guard M to write */
     int sorting;             /* the worker permutes the run without M: check() must wait; guard M to write */
     int left_holding;        /* after forks: how often a parent's heap held itself, see "Life" in worker.pxi */
-    uint32_t generation;     /* counts forks: whoever finds it changed is in the child; written by fork alone */
+    uint32_t generation;     /* counts forks and hand-overs: whoever finds it changed has lost the run, and the post;
+                                written by fork, and by take_over under M and the GIL, if there is one */
 
     int64_t patience;        /* ns that a callback may hold the post for; 0: for ever. This and the next are set once */
     int64_t tolerance;       /* ns by which a wake-up may be put off */
@@ -221,14 +227,16 @@ static inline void th_init_locks(th_core *c)
 {
     pthread_mutex_init(&c->mutex, NULL);
     th_init_cond(&c->cond);
+    th_init_cond(&c->watch);
     atomic_store(&c->contended, 0);
     c->wake_at = INT64_MIN;
-    c->parked = 0;
+    c->parked = c->asleep = 0;
     th_note_free(&c->holder);
 }
 
 static inline void th_destroy_locks(th_core *c)
 {
+    pthread_cond_destroy(&c->watch);
     pthread_cond_destroy(&c->cond);
     pthread_mutex_destroy(&c->mutex);
 }
@@ -286,6 +294,43 @@ static inline void th_park(th_core *c, int64_t wake_at)
 static inline void th_signal(th_core *c)
 {
     pthread_cond_signal(&c->cond);
+}
+
+/* Let the standby wait until then, TH_NEVER for the next run to be fired, a signal, or for no reason at all. M is held
+ * on entry and on return. */
+static inline void th_stand_by(th_core *c, int64_t until)
+{
+    th_assert_held(c);
+    c->asleep = until == TH_NEVER;
+    th_note_free(&c->holder);
+    th_wait_cond(&c->watch, &c->mutex, until);
+    th_note_held(&c->holder);
+    c->asleep = 0;
+}
+
+static inline void th_rouse(th_core *c)
+{
+    pthread_cond_signal(&c->watch);
+}
+
+/* Worker and standby have been told to leave. */
+static inline void th_signal_all(th_core *c)
+{
+    th_signal(c);
+    th_rouse(c);
+}
+
+/* The number of the next run entry, which is being launched. A plain addition but for who reads beside it. */
+static inline size_t th_next_entry(th_core *c)
+{
+    size_t head = c->run_head;
+    __atomic_store_n(&c->run_head, head + 1, __ATOMIC_RELAXED);
+    return head;
+}
+
+static inline size_t th_run_head(const th_core *c)
+{
+    return __atomic_load_n(&c->run_head, __ATOMIC_RELAXED);
 }
 
 /* A millisecond, for whoever has nothing to go on with. */

@@ -48,7 +48,11 @@ cdef extern from "core.h" nogil:
         int exiting
         int running
         int ready
-        void* post          # th_post*, see post.pxd
+        void* post          # th_post*, see post.pxd, and so is spare
+        void* spare
+        int asleep
+        size_t lost
+        uint64_t handovers
         int detached
         int pausing
         int parked
@@ -77,6 +81,11 @@ cdef extern from "core.h" nogil:
     void th_core_free(th_core* c)
     void th_park(th_core* c, int64_t wake_at)
     void th_signal(th_core* c)
+    void th_stand_by(th_core* c, int64_t until)
+    void th_rouse(th_core* c)
+    void th_signal_all(th_core* c)
+    size_t th_next_entry(th_core* c)
+    size_t th_run_head(const th_core* c)
     void th_nap()
     void th_count(size_t* counter, int by)
     size_t th_counted(const size_t* counter)

@@ -1,4 +1,5 @@
-/* A worker's post: what a heap and its native thread know of each other, and how that thread begins and ends.
+/* A worker's post: what a heap and its native thread know of each other, and how that thread begins and ends. The
+ * standby of a heap with patience has one as well, core.spare, which may become core.post: see "Hand-over" in worker.pxi.
  *
  * The thread is had from the C library by way of CPython's PyThread_start_new_thread, and by no name that a program may
  * replace (threading.Thread, _thread.start_new_thread, current_thread: gevent, eventlet, tracers and mocks do).
@@ -12,7 +13,8 @@
  *
  * Who may look at a th_post: its thread, the Worker object that stands for it in threading.enumerate(), and whoever
  * waits for its end; holders counts them. The core is its thread's to touch until it has left; when the TimerHeap went
- * first (core.detached), leaving frees the core.
+ * first (core.detached), the last to leave frees the core. A worker that has lost its post to the standby has no core
+ * any more; what it does with the heap until its callback has returned, it does by the TimerHeap that it holds.
  *
  * What a thread hands to those that it starts. A parked worker takes no signals: one that the program has blocked
  * everywhere and awaits with sigwait must not end up here. On Linux it sleeps with a timer slack of 1 ns, not 50 us.
@@ -32,9 +34,12 @@ typedef struct th_post {
     atomic_int holders;
     uint32_t news;          /* a word: 1 once the thread is nearly gone, and 2 for each close() that a callback is in */
     atomic_ulong tid;       /* the system's id of the thread; 0 until it has begun */
-    th_core *core;          /* NULL once the post has been left; the thread's to write, and fork's */
+    th_core *core;          /* NULL once the post has been left, or lost; the thread's to write, the standby's and
+                               fork's */
     void *heap;             /* PyObject *, the TimerHeap, borrowed: there while something is armed, see "Life" in
-                               worker.pxi */
+                               worker.pxi, or fired */
+    uint32_t turn;          /* core.generation when the thread got the run that it fires; guard M */
+    int standby;            /* the thread begins as one */
     void *thread;           /* PyObject *, owned by the thread: the Worker that stands for it */
     atomic_int disappeared; /* the thread has taken its Worker out of the list of threads */
     atomic_ulong ident;     /* of the thread, as CPython counts */
@@ -71,11 +76,11 @@ static inline void th_post_drop(th_post *post)
         free(post);
 }
 
-/* The post of a heap's worker, held for the caller, or NULL. */
-static inline th_post *th_post_of(th_core *c)
+/* The post of a heap's worker, or of its standby, held for the caller, or NULL. */
+static inline th_post *th_post_of(th_core *c, int standby)
 {
     th_lock(c);
-    th_post *post = c->post;
+    th_post *post = standby ? c->spare : c->post;
     if (post != NULL)
         th_post_hold(post);
     th_unlock(c);
@@ -212,13 +217,33 @@ static inline int th_post_leave(th_post *post)
     th_core *c = post->core;
     th_assert_held(c);
     post->core = NULL;
-    if (c->post != post)
+    if (c->spare == post)
+        c->spare = NULL;
+    else if (c->post == post) {
+        c->post = NULL;
+        c->running = c->ready = 0;
+        c->firing = 0;
+        c->parked = 0;
+    } else
         return 0;
-    c->post = NULL;
-    c->running = c->ready = 0;
-    c->firing = 0;
-    c->parked = 0;
-    return c->detached;
+    return c->detached && c->post == NULL && c->spare == NULL;
+}
+
+/* The standby gets the post, and the run with it; caller holds M, and the GIL where there is one. Returns the post that
+ * is lost. */
+static inline th_post *th_post_take(th_post *post)
+{
+    th_core *c = post->core;
+    th_post *lost = c->post;
+    th_assert_held(c);
+    lost->core = NULL;
+    c->post = post;
+    c->spare = NULL;
+    c->generation++;
+    c->lost++;
+    c->handovers++;
+    post->turn = c->generation;
+    return lost;
 }
 
 /* Whoever waits for the thread need not any more. */
@@ -246,16 +271,25 @@ static void th_post_end(void *value)
     th_post_over(post);
 }
 
-/* In the child of a fork, for each heap: its worker is not there, or is the thread that forked, and none any more. */
+/* In the child of a fork: the thread of a post is not there, or is the one that forked, and no worker any more. */
+static inline void th_post_void(th_post *post)
+{
+    if (post == NULL)
+        return;
+    post->core = NULL;
+    post->forked = post == th_my_post;
+    if (!post->forked)
+        post->news |= 1;
+}
+
+/* There, for each heap. The one that forked may have lost its post before. */
 static inline void th_post_after_fork(th_core *c)
 {
-    if (c->post != NULL) {
-        c->post->core = NULL;
-        c->post->forked = c->post == th_my_post;
-        if (!c->post->forked)
-            c->post->news |= 1;
-        c->post = NULL;
-    }
+    th_post_void(c->post);
+    th_post_void(c->spare);
+    th_post_void(th_my_post);
+    c->post = c->spare = NULL;
+    c->lost = 0;
     c->mask_known = 0;
 }
 

@@ -40,6 +40,10 @@
 #define TH_RISERS 32 /* their misses overlap; more would leave the first-level cache before they are needed again */
 #endif
 
+#ifndef TH_WATCH
+#define TH_WATCH INT64_C(2000000) /* ns between two looks of the standby, while callbacks go on to return */
+#endif
+
 #ifndef TH_KEYS_MAX
 #define TH_KEYS_MAX ((size_t)UINT32_MAX) /* th_timer.pos has 32 bits */
 #endif

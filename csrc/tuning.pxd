@@ -1,3 +1,5 @@
+from libc.stdint cimport int64_t
+
 cdef extern from "tuning.h" nogil:
     const size_t INSERTION_MAX "TH_INSERTION_MAX"
     const size_t PREFETCH "TH_PREFETCH"
@@ -8,4 +10,5 @@ cdef extern from "tuning.h" nogil:
     const size_t STOPS_A_SLICE "TH_STOPS_A_SLICE"
     const size_t SWEEP_SLICE "TH_SWEEP_SLICE"
     const size_t TH_RISERS
+    const int64_t WATCH_EVERY "TH_WATCH"
     const size_t KEYS_MAX "TH_KEYS_MAX"

@@ -40,11 +40,8 @@ def before_fork():
         if leaves:
             with cython.critical_section(all_heaps):
                 paused.append(heap)
-            holder = Post.__new__(Post)
-            holder.post = th_post_of(heap.core)
-            if holder.post != NULL:
-                posts.append(holder)
-            th_signal(heap.core)
+            posts.extend(posts_of(heap))
+            th_signal_all(heap.core)
     for holder in posts:
         await_leaving(holder.post)
     left = th_monotonic()
@@ -111,6 +108,7 @@ def after_fork_in_child():
     th_settle_child(is_finalizing())
     for heap in heaps:
         forget_jobs(heap)
+        forget_losers(heap)
         while heap.core.left_holding:
             heap.core.left_holding -= 1
             decref(<PyObject*>heap)     # taken by an arming of the parent's

@@ -96,7 +96,7 @@ cdef class ManualHeap(TimerHeap):
                 target -= 1                 # seconds was rounded up, though it leads to a whole nanosecond
             while step(c, target, due):
                 wake_waiters(c)
-                fire_run(self)
+                fire_run(self, c.generation)
                 PyErr_CheckSignals()
             th_set_due(c, max(due, th_due(c)))
         finally:

@@ -274,9 +274,15 @@ cdef void sort_run(th_core* c) noexcept nogil:
     c.sorting = False
 
 
-cdef void empty_run(th_core* c) noexcept nogil:
-    """Takes M. All of the run has been launched."""
-    th_lock(c)
+cdef inline void end_run(th_core* c) noexcept nogil:
+    """All of the run has been launched."""
+    th_assert_held(c)
     c.run_head = c.run_len = 0
     trim_run(c)
+
+
+cdef void empty_run(th_core* c) noexcept nogil:
+    """Takes M."""
+    th_lock(c)
+    end_run(c)
     th_unlock(c)

@@ -238,10 +238,10 @@ cdef inline th_timer* settle(th_core* c, bint fire, uint16_t* was, bint* idle) n
     """Be done with the next run entry, and return its timer: if it is still DUE it becomes IDLE, counted as fired, or
     as a cancel. was: its state before. idle: nothing is armed any more. Caller holds M, or the GIL where there is
     one."""
-    cdef th_timer* t = c.run[c.run_head].timer
+    cdef th_timer* t
     if FREE_THREADED:
         th_assert_held(c)
-    c.run_head += 1
+    t = c.run[th_next_entry(c)].timer
     th_unmark(t, TH_PINNED)
     was[0] = t.state
     idle[0] = False

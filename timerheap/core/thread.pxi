@@ -134,6 +134,24 @@ cdef void appear(th_post* post) noexcept:
     courtesy(settle_in, <PyObject*>post.thread)
 
 
+cdef void note_loser(TimerHeap heap, object worker) noexcept:
+    """worker has lost its post, and is in a callback: close() waits for it."""
+    heap.losers.add(worker)
+    if th_post_disappeared((<Post>worker._post).post):      # without a GIL it may be over already
+        strike_loser(heap, worker)
+
+
+cdef void strike_loser(TimerHeap heap, object worker) noexcept:
+    heap.losers.discard(worker)
+
+
+cdef void forget_losers(TimerHeap heap) noexcept:
+    """In the child of a fork, where their threads are not."""
+    for worker in heap.losers or ():
+        th_post_void((<Post>worker._post).post)
+    heap.losers = set()
+
+
 cdef void disappear(th_post* post) noexcept:
     """And release what the thread owns."""
     th_post_disappear(post)
@@ -188,15 +206,23 @@ cdef bint try_start(TimerHeap heap) except -1:
     th_unlock(c)
     if not wanted:
         return True
+    if not start_post(heap, post, worker):
+        return False
+    courtesy(list_worker, <PyObject*>worker)
+    if th_post_disappeared(post):   # without a GIL it may be over already
+        courtesy(unlist_worker, <PyObject*>worker)
+    return True
+
+
+cdef bint start_post(TimerHeap heap, th_post* post, object worker) except -1:
+    """Start the thread of a post that is written down in the core. False, and it is taken back, when there is none."""
+    cdef th_core* c = heap.core
     post.heap = <void*>heap
     post.thread = <void*>worker
     th_post_hold(post)                      # these two are the thread's, see disappear and th_post_end
     incref(post.thread)
     if th_prepare_state(post):
         if th_post_start(post, start_thread, run_worker):
-            courtesy(list_worker, <PyObject*>worker)
-            if th_post_disappeared(post):   # without a GIL it may be over already
-                courtesy(unlist_worker, <PyObject*>worker)
             return True
         th_discard_state(post)
     th_lock(c)
@@ -205,6 +231,23 @@ cdef bint try_start(TimerHeap heap) except -1:
     decref(post.thread)
     th_post_over(post)                      # somebody may wait in a close() by now
     return False
+
+
+def start_standby(TimerHeap heap):
+    """By the worker, before it fires. Should there be no thread, the next run tries again."""
+    cdef th_core* c = heap.core
+    cdef th_post* post
+    cdef bint wanted
+    worker = new_worker(heap)
+    post = (<Post>worker._post).post
+    post.standby = True
+    th_lock(c)
+    wanted = c.spare == NULL and not called_off(c)
+    if wanted:
+        c.spare = post
+    th_unlock(c)
+    if wanted:
+        start_post(heap, post, worker)
 
 
 cdef int rescue() except -1:
@@ -238,20 +281,30 @@ cdef int await_end(th_post* post, int64_t until) except -1:
     return 0
 
 
-cdef int join_worker(TimerHeap heap, int64_t until) except -1:
-    """Wait for a worker that has been told to leave (closed or exiting) until the absolute time, TH_NEVER for ever.
-
-    Returns at once in the worker itself, that is in a callback.
-    """
-    cdef th_post* post = th_post_of(heap.core)
+cdef list posts_of(TimerHeap heap):
+    """The posts of the worker and of the standby."""
+    cdef list posts = []
     cdef Post holder
-    if post == NULL:
-        return 0
-    holder = Post.__new__(Post)
-    holder.post = post
-    th_signal(heap.core)
-    if not th_post_mine(post):
-        await_end(post, until)
+    for standby in (False, True):
+        holder = Post.__new__(Post)
+        holder.post = th_post_of(heap.core, standby)
+        if holder.post != NULL:
+            posts.append(holder)
+    return posts
+
+
+cdef int join_workers(TimerHeap heap, int64_t until) except -1:
+    """Wait for the worker and the standby, that have been told to leave (closed or exiting), and for those that have
+    lost the post, until the absolute time, TH_NEVER for ever.
+
+    Not for the calling thread, should it be one of them, that is in a callback.
+    """
+    cdef Post holder
+    posts = posts_of(heap)
+    th_signal_all(heap.core)
+    for holder in posts + [worker._post for worker in list(heap.losers)]:
+        if not th_post_mine(holder.post):
+            await_end(holder.post, until)
     return 0
 
 
@@ -270,6 +323,6 @@ def stop_at_exit():
         ends.append(th_monotonic() + (NS_PER_S if heap.core.parked else NS_PER_S // 20))
         heap.core.exiting = not heap.core.manual    # virtual time goes on as long as somebody turns it
         th_unlock(heap.core)
-        th_signal(heap.core)
+        th_signal_all(heap.core)
     for heap, until in zip(heaps, ends):
-        join_worker(heap, until)
+        join_workers(heap, until)

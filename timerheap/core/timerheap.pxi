@@ -50,6 +50,7 @@ cdef class TimerHeap:
         if not roomy:
             raise MemoryError()
         self.jobs = set()
+        self.losers = set()
         remember(self)              # here: a subclass may forget to call __init__
         self.core.exiting = at_exit     # last: the exit handler finds the heap, or this finds that it has run
 
@@ -64,6 +65,7 @@ cdef class TimerHeap:
             raise TypeError(f"{type(self).__name__}() on_error must be callable, not {type(on_error).__name__}")
         if patience is not None:
             patience_ns = positive_period(patience, b"TimerHeap() patience")
+            patience_ns = patience_ns if patience_ns < TH_NEVER else 0
         to_ns(tolerance, &tolerance_ns, b"TimerHeap() tolerance")
         if tolerance_ns < 0 or tolerance_ns == TH_NEVER:
             raise ValueError(f"TimerHeap() tolerance must be finite and not negative, not {tolerance!r}")
@@ -87,10 +89,10 @@ cdef class TimerHeap:
         if c.manual:
             let_all_go(self)
         th_lock(c)
-        alone = c.post == NULL
+        alone = c.post == NULL and c.spare == NULL
         if not alone:
             c.closed = c.detached = True
-            th_signal(c)
+            th_signal_all(c)
         th_unlock(c)
         if alone:
             th_core_free(c)
@@ -146,7 +148,8 @@ cdef class TimerHeap:
         running, which none of the former counts. ticks: ticks received. errors: callbacks that
         raised. wakeups: times the worker woke. batches, longest_batch: runs of due timers and the
         size of the largest. rekeyed: postponed timers sorted anew. peak: most function timers armed
-        at once. nbytes: see nbytes.
+        at once. nbytes: see nbytes. threads: of the heap, the standby of one with patience and what callbacks block
+        included. handovers: callbacks over which a worker has lost its post.
         """
         cdef th_core* c = self.core
         nbytes = self.nbytes
@@ -158,6 +161,8 @@ cdef class TimerHeap:
         cdef uint64_t arms = c.seq, fired = c.fired, cancelled = c.cancelled, wakeups = c.wakeups
         cdef uint64_t batches = c.batches, longest = c.longest, rekeyed = c.rekeyed
         cdef size_t live = c.live, peak = c.peak
+        cdef uint64_t handovers = c.handovers
+        cdef size_t threads = c.lost + (c.post != NULL) + (c.spare != NULL)
         cdef bint closed = c.closed
         th_unlock(c)
         return {
@@ -175,6 +180,8 @@ cdef class TimerHeap:
             "rekeyed": rekeyed,
             "peak": peak,
             "nbytes": nbytes,
+            "threads": threads,
+            "handovers": handovers,
         }
 
     def check(self):
@@ -212,11 +219,11 @@ cdef class TimerHeap:
         if not c.manual and not c.exiting:
             mine = enter_close()
             try:
-                join_worker(self, TH_NEVER)
+                join_workers(self, TH_NEVER)
                 end_jobs(self)
             finally:
                 leave_close(mine)
         if first and not c.running:
             let_run_go(c, <PyObject*>self)      # of a worker that has died
-        if not (c.advancer if c.manual else c.running):     # else by whoever runs a callback at the moment
+        if not (c.advancer if c.manual else c.running or c.lost):   # else by whoever runs a callback at the moment
             drop_hooks(self)

@@ -14,6 +14,19 @@
 # is armed, then goes, and takes its worker with it; where nothing is armed it goes at once. There is no ResourceWarning
 # for that: nothing is lost, and nothing is left.
 #
+# Hand-over. A heap with patience has a second thread, the standby, started with the first run that is fired. It watches
+# (park.pxi), and when a callback has run for longer than the heap has patience, it takes the post, and with it the rest
+# of the run, and starts another standby. The one that has lost the post returns from its callback some day, finds the
+# generation changed, leaves the core as it is, and ends. So what blocks costs a thread while it blocks.
+#
+#   - There is one worker at any time, the one with the post: it alone collects, launches and empties the run. A take-over
+#     is one step under M and the GIL, and so is (without the GIL) a launch: whoever is about to launch finds, under the
+#     same hold, that it has lost the run, or launches before it does.
+#   - A launch is looked for under the number of the turn, core.generation, that came with the run; a standby that is
+#     started in between belongs to a later one.
+#   - The loser keeps what its callback needs: a reference to the heap, and to the handle or what the record held.
+#   - close() waits for all of them; the last to return from a callback of a closed heap drops its hooks.
+#
 # Launching. Up to the launch stop() gets True; the launch makes the timer IDLE and counts the fire,
 # so whoever comes later gets False. What keeps func and args alive during the call:
 #
@@ -58,9 +71,10 @@ cdef void call(TimerHeap heap, th_timer* t, PyObject* handle) noexcept:
         report(heap, heap.on_error, exc, <Timer>handle if handle != NULL else adopt(heap, t))
 
 
-cdef void launch(th_core* c, PyObject* heap, bint fire) noexcept:
+cdef void launch(th_core* c, PyObject* heap, uint32_t turn, bint fire) noexcept:
     """Settle the next run entry: fire its timer if that is still DUE. With fire false (closing) only let go of it. heap
-    is the TimerHeap; NULL once that is gone: it held itself no longer, so nothing is DUE then."""
+    is the TimerHeap; NULL once that is gone: it held itself no longer, so nothing is DUE then. turn: the caller's; with
+    a GIL it has looked, without one the run may have been lost since."""
     cdef th_timer* t
     cdef th_timer record
     cdef PyObject* handle
@@ -68,6 +82,9 @@ cdef void launch(th_core* c, PyObject* heap, bint fire) noexcept:
     cdef bint idle
     if FREE_THREADED:
         th_lock(c)
+        if c.generation != turn:
+            th_unlock(c)
+            return
         fire = fire and not c.closed    # after close() has cancelled what is due, nothing is launched
     t = settle(c, fire, &state, &idle)
     if t.flags & (TH_ORPHAN | TH_CARCASS):
@@ -102,21 +119,22 @@ cdef void launch(th_core* c, PyObject* heap, bint fire) noexcept:
         hold_no_more(c, heap)
 
 
-cdef void fire_run(TimerHeap heap) noexcept:
+cdef void fire_run(TimerHeap heap, uint32_t turn) noexcept:
     """Launch every entry of the run, in order, each callback in an empty context. The run is empty
-    afterwards, unless the worker has to leave.
+    afterwards, unless the worker has to leave or has lost it.
 
     One empty context serves all callbacks until one of them leaves a variable behind in it.
     """
     cdef th_core* c = heap.core
     cdef PyObject* context = NULL
     cdef size_t count = 0
-    cdef uint32_t generation = c.generation
     cdef bint told = False
-    # A callback may fork: in the child the run has been let go of, and a new worker may already
-    # fill it.
-    while c.generation == generation and c.run_head < c.run_len and not c.exiting:
-        if context == NULL and not c.closed and not enter_fresh_context(&context):
+    # A callback may fork: in the child the run has been let go of, and a new worker may already fill it. Or it was
+    # handed over while a callback, or a finalizer, took its time.
+    while c.generation == turn and c.run_head < c.run_len and not c.exiting:
+        if context == NULL and not c.closed:
+            if enter_fresh_context(&context):
+                continue            # finalizers may have run
             if not told:
                 write_unraisable(NULL)
             told = True
@@ -124,9 +142,9 @@ cdef void fire_run(TimerHeap heap) noexcept:
             with nogil:
                 th_nap()            # memory may come back; until then what is due is late
             continue
-        if c.run_head + PREFETCH < c.run_len:
+        if not (FREE_THREADED and c.patience) and c.run_head + PREFETCH < c.run_len:
             prefetch(c.run[c.run_head + PREFETCH].timer)
-        launch(c, <PyObject*>heap, context != NULL and not c.closed)
+        launch(c, <PyObject*>heap, turn, context != NULL and not c.closed)
         if context != NULL and PyObject_Size(context) != 0:
             leave_context(&context)
         count += 1
@@ -134,15 +152,19 @@ cdef void fire_run(TimerHeap heap) noexcept:
             with nogil:
                 pass
     leave_context(&context)
-    if c.generation == generation and c.run_head == c.run_len:
-        empty_run(c)
+    th_lock(c)
+    if c.generation == turn:
+        if c.run_head == c.run_len:
+            end_run(c)
+        c.firing = False
+    th_unlock(c)
 
 
 cdef void let_run_go(th_core* c, PyObject* heap) noexcept:
     """Cancel what is left of the run. For the thread that owns it: the worker, or whoever stands in
     for it."""
     while c.run_head < c.run_len:
-        launch(c, heap, False)
+        launch(c, heap, c.generation, False)
     empty_run(c)
 
 
@@ -189,42 +211,93 @@ cdef void drop_hooks(TimerHeap heap) noexcept:
 
 # ---- the thread -----------------------------------------------------------------------------------------------------
 
-cdef inline PyObject* hold_to_fire(th_core* c, th_post* post) noexcept:
-    """A reference to the heap, or NULL if nothing of the run is left: then there may be none. As long as something is
-    armed the heap holds itself, or is about to and held by whoever arms: so this, of all counts, is safe under M."""
+cdef PyObject* hold_to_fire(th_core* c, th_post* post) noexcept:
+    """A reference to the heap, which is firing from now on; or NULL if nothing of the run is left: then there may be
+    none. As long as something is armed the heap holds itself, or is about to and held by whoever arms: so this, of all
+    counts, is safe under M."""
     cdef PyObject* heap = NULL
+    cdef bint asleep = False
     th_lock(c)
     if c.live:
         heap = <PyObject*>post.heap
         incref(heap)
+        post.turn = c.generation
+        c.firing = True
+        asleep = c.asleep
     th_unlock(c)
+    if asleep:
+        th_rouse(c)
     return heap
 
 
+cdef PyObject* take_over(th_core* c, th_post* post, progress* seen) noexcept:
+    """The standby becomes the worker, in the middle of a run: a reference to the heap, and the other's post is lost.
+    NULL if that has come back meanwhile, or all have to leave. The loser holds the heap as long as it fires."""
+    cdef PyObject* heap = NULL
+    cdef PyObject* loser
+    th_lock(c)
+    if unmoved(c, seen) and c.firing and not called_off(c):
+        heap = <PyObject*>post.heap
+        incref(heap)
+        loser = <PyObject*>th_post_take(post).thread
+        incref(loser)
+    th_unlock(c)
+    if heap != NULL:
+        note_loser(<TimerHeap>heap, <object>loser)
+        decref(loser)
+    return heap
+
+
+cdef void come_back(TimerHeap heap, th_post* post) noexcept:
+    """The callback over which a worker has lost its post has returned."""
+    cdef th_core* c = heap.core
+    cdef bint last
+    th_lock(c)
+    c.lost -= 1
+    last = c.closed and c.lost == 0 and not c.firing
+    th_unlock(c)
+    strike_loser(heap, <object>post.thread)
+    if last:
+        drop_hooks(heap)
+
+
 cdef void timerproc(th_post* post) noexcept:
-    """The worker's whole life, between the thread's birth and its end."""
+    """The worker's whole life, between the thread's birth and its end; before that, if it begins so, the standby's."""
     cdef th_core* c = post.core
-    cdef PyObject* heap
+    cdef PyObject* heap = NULL
+    cdef progress seen
     cdef bint due = True
-    appear(post)
+    if post.standby:
+        memset(&seen, 0, sizeof(seen))
+        while due and heap == NULL:
+            with nogil:
+                due = stand_by(post, &seen)
+            if due:
+                heap = take_over(c, post, &seen)
+    if due:
+        appear(post)
     while due:
-        with nogil:
-            due = next_run(post)
-        th_post_to_call(post)       # finalizers may start processes as callbacks may
-        if not due:
-            break
-        heap = hold_to_fire(c, post)
+        if heap == NULL:
+            with nogil:
+                due = next_run(post)
+            th_post_to_call(post)       # finalizers may start processes as callbacks may
+            if not due:
+                break
+            heap = hold_to_fire(c, post)
         if heap == NULL:
             let_run_go(c, NULL)
             continue
-        c.firing = True
-        fire_run(<TimerHeap>heap)
-        due = post.core != NULL         # else this is the child of a callback's fork
-        if due:
-            c.firing = False
-            if c.closed:
-                drop_hooks(<TimerHeap>heap)
+        th_post_to_call(post)
+        if c.patience and c.spare == NULL:
+            courtesy(start_standby, heap)
+        fire_run(<TimerHeap>heap, post.turn)
+        due = post.core != NULL         # else this is the child of a callback's fork, or another has the post
+        if due and c.closed and c.lost == 0:
+            drop_hooks(<TimerHeap>heap)
+        if not due and not post.forked:
+            come_back(<TimerHeap>heap, post)
         decref(heap)
+        heap = NULL
     disappear(post)
 
 
