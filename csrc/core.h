@@ -91,7 +91,7 @@ typedef struct th_core {
     struct th_post *post;    /* that worker's, see post.h; guard M */
     struct th_post *spare;   /* the standby's, see "Hand-over" in worker.pxi; guard M */
     int asleep;              /* the standby waits for the next run to be fired; guard M */
-    size_t lost;             /* workers that have lost the post and are still in a callback; guard M */
+    struct th_post *losers;  /* of workers that have lost theirs and are still in a callback; guard M */
     uint64_t handovers;      /* times that the post was lost so; guard M */
     int detached;            /* the TimerHeap is gone: the last to leave frees this; guard M */
     th_flag pausing;         /* the worker shall leave, to come back after a fork; guard M to write */

@@ -51,7 +51,7 @@ cdef extern from "core.h" nogil:
         void* post          # th_post*, see post.pxd, and so is spare
         void* spare
         int asleep
-        size_t lost
+        void* losers
         uint64_t handovers
         int detached
         int pausing

@@ -40,6 +40,8 @@ typedef struct th_post {
                                worker.pxi, or fired */
     uint32_t turn;          /* core.generation when the thread got the run that it fires; guard M */
     int standby;            /* the thread begins as one */
+    th_core *lost;          /* it is among the losers of that, and this is the next of them; guard M, and fork's */
+    struct th_post *next;
     void *thread;           /* PyObject *, owned by the thread: the Worker that stands for it */
     atomic_int disappeared; /* the thread has taken its Worker out of the list of threads */
     atomic_ulong ident;     /* of the thread, as CPython counts */
@@ -76,15 +78,19 @@ static inline void th_post_drop(th_post *post)
         free(post);
 }
 
-/* The post of a heap's worker, or of its standby, held for the caller, or NULL. */
-static inline th_post *th_post_of(th_core *c, int standby)
+/* The posts of a heap's worker, of its standby and of the losers: how many, and as many as there is room for, held for
+ * the caller. */
+static inline size_t th_posts_of(th_core *c, th_post **posts, size_t room)
 {
+    size_t n = 0;
     th_lock(c);
-    th_post *post = standby ? c->spare : c->post;
-    if (post != NULL)
-        th_post_hold(post);
+    th_post *const heads[] = {c->post, c->spare, c->losers};
+    for (size_t i = 0; i < sizeof(heads) / sizeof(heads[0]); i++)
+        for (th_post *post = heads[i]; post != NULL; post = post->next)
+            if (n++ < room)
+                th_post_hold(posts[n - 1] = post);
     th_unlock(c);
-    return post;
+    return n;
 }
 
 static inline int th_post_ended(th_post *post)
@@ -229,21 +235,34 @@ static inline int th_post_leave(th_post *post)
     return c->detached && c->post == NULL && c->spare == NULL;
 }
 
-/* The standby gets the post, and the run with it; caller holds M, and the GIL where there is one. Returns the post that
- * is lost. */
-static inline th_post *th_post_take(th_post *post)
+/* The standby gets the post, and the run with it; caller holds M, and the GIL where there is one. */
+static inline void th_post_take(th_post *post)
 {
     th_core *c = post->core;
-    th_post *lost = c->post;
+    th_post *loser = c->post;
     th_assert_held(c);
-    lost->core = NULL;
+    loser->next = c->losers;
+    __atomic_store_n(&loser->lost, c, __ATOMIC_RELEASE); /* before, for th_post_end */
+    __atomic_store_n(&loser->core, NULL, __ATOMIC_RELEASE);
+    c->losers = loser;
     c->post = post;
     c->spare = NULL;
     c->generation++;
-    c->lost++;
     c->handovers++;
     post->turn = c->generation;
-    return lost;
+}
+
+/* A loser is not in a callback any more; caller holds M. */
+static inline void th_post_return(th_post *post)
+{
+    th_core *c = post->lost;
+    th_post **at = &c->losers;
+    th_assert_held(c);
+    while (*at != post)
+        at = &(*at)->next;
+    *at = post->next;
+    post->next = NULL;
+    post->lost = NULL;
 }
 
 /* Whoever waits for the thread need not any more. */
@@ -254,19 +273,27 @@ static inline void th_post_over(th_post *post)
     th_post_drop(post);
 }
 
-/* The C library calls this at the end of the thread, whatever has ended it. */
+/* The C library calls this at the end of the thread, whatever has ended it. One that was in a callback may lose its
+ * post at this moment. */
 static void th_post_end(void *value)
 {
     th_post *post = value;
-    th_core *c = post->core;
+    th_core *c = __atomic_load_n(&post->core, __ATOMIC_ACQUIRE);
+    if (c == NULL)
+        c = __atomic_load_n(&post->lost, __ATOMIC_ACQUIRE);
     if (c != NULL) {
+        int last = 0;
         th_lock(c);
-        int last = th_post_leave(post);
+        if (post->lost != NULL)
+            th_post_return(post);
+        else {
+            last = th_post_leave(post);
+            if (!last)
+                atomic_store(&th_stranded, 1);
+        }
         th_unlock(c);
         if (last)
             th_core_free(c);
-        else
-            atomic_store(&th_stranded, 1);
     }
     th_post_over(post);
 }
@@ -276,20 +303,20 @@ static inline void th_post_void(th_post *post)
 {
     if (post == NULL)
         return;
-    post->core = NULL;
+    post->core = post->lost = NULL;
     post->forked = post == th_my_post;
     if (!post->forked)
         post->news |= 1;
 }
 
-/* There, for each heap. The one that forked may have lost its post before. */
+/* There, for each heap. */
 static inline void th_post_after_fork(th_core *c)
 {
     th_post_void(c->post);
     th_post_void(c->spare);
-    th_post_void(th_my_post);
-    c->post = c->spare = NULL;
-    c->lost = 0;
+    for (th_post *post = c->losers; post != NULL; post = post->next)
+        th_post_void(post);
+    c->post = c->spare = c->losers = NULL;
     c->mask_known = 0;
 }
 

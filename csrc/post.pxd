@@ -9,14 +9,14 @@ cdef extern from "post.h" nogil:
         void* thread
         uint32_t turn
         bint standby
-        bint forked
+        th_core* lost
     ctypedef unsigned long (*th_starter)(void (*)(void*) noexcept nogil, void*) noexcept nogil
     th_post* th_my_post
     int th_stranded
     th_post* th_post_new(th_core* c)
     void th_post_hold(th_post* post)
     void th_post_drop(th_post* post)
-    th_post* th_post_of(th_core* c, bint standby)
+    size_t th_posts_of(th_core* c, th_post** posts, size_t room)
     bint th_post_ended(th_post* post)
     unsigned long th_post_tid(th_post* post)
     unsigned long th_post_ident(th_post* post)
@@ -30,7 +30,7 @@ cdef extern from "post.h" nogil:
     void th_post_to_park(th_post* post)
     void th_post_to_call(th_post* post)
     bint th_post_leave(th_post* post)
-    th_post* th_post_take(th_post* post)
-    void th_post_void(th_post* post)
+    void th_post_take(th_post* post)
+    void th_post_return(th_post* post)
     void th_post_over(th_post* post)
     int th_watch_threads()

@@ -81,6 +81,40 @@ def test_what_is_armed_later_runs_as_well(heap, blocker):
     assert blocker.ended == []
 
 
+def test_a_standby_that_sleeps_is_roused(heap, blocker):
+    AfterFunc(0, int, heap=heap)
+    settled(heap, 2)
+    sleep(0.1)  # it looks once or twice more, and then for ever
+    ran = threading.Event()
+    AfterFunc(0, blocker, heap=heap)
+    AfterFunc(0, ran.set, heap=heap)
+    assert ran.wait(PATIENCE)
+    assert blocker.ended == []
+
+
+def test_who_has_lost_the_run_launches_no_more():
+    """What takes less than the heap's patience never overlaps."""
+    blocker = Blocker()
+    running, overlapping = [], []
+
+    def nap(what):
+        running.append(what)
+        if len(running) > 1:
+            overlapping.append(tuple(running))
+        if what == 20:
+            blocker.let_go()
+        sleep(0.002)
+        running.remove(what)
+
+    with TimerHeap(patience=0.3) as heap:
+        AfterFunc(0.01, blocker, heap=heap)
+        for what in range(200):
+            AfterFunc(0.01, nap, what, heap=heap)
+        wait_until(lambda: len(heap) == 0 and not running)
+        assert heap.stats()["handovers"] > 0
+        assert overlapping == [] or heap.stats()["handovers"] > 1
+
+
 def test_each_that_blocks_costs_a_thread_while_it_does(heap, blocker):
     for what in range(5):
         AfterFunc(0, blocker, what, heap=heap)
@@ -478,6 +512,34 @@ def test_a_fork_beside_what_blocks():
         print("end", heap.stats()["threads"])
         """,
         "-Wignore",
+    )
+    assert out == "end 0\n"
+
+
+def test_a_callback_whose_thread_is_ended_after_the_loss_is_waited_for_no_more():
+    """By foreign code, as in test_threads."""
+    out = run_ok(
+        """
+        import ctypes, threading, time
+        from timerheap import AfterFunc, TimerHeap
+
+        heap = TimerHeap(patience=0.005)
+        leave = ctypes.CDLL(None).pthread_exit
+        going = threading.Event()
+
+        def settled(threads):
+            deadline = time.monotonic() + 30
+            while heap.stats()["threads"] != threads:
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+
+        AfterFunc(0, lambda: going.wait(30) and leave(None), heap=heap)
+        settled(3)
+        going.set()
+        settled(2)
+        heap.close()
+        print("end", heap.stats()["threads"])
+        """
     )
     assert out == "end 0\n"
 

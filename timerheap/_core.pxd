@@ -24,7 +24,6 @@ cdef class TimerHeap:
     cdef object on_error
     cdef object reference     # a weak one to this heap, in all_heaps
     cdef set jobs             # what the executor has, see jobs.pxi
-    cdef set losers           # Workers that have lost the post and are in a callback, see worker.pxi
     cdef object __weakref__
 
 

@@ -83,6 +83,8 @@ cdef int resume_workers() except -1:
         th_lock(heap.core)
         heap.core.pausing = False
         th_unlock(heap.core)
+        if heap.core.firing and heap.core.patience:
+            courtesy(start_standby, <PyObject*>heap)    # the worker had begun when the standby left
         if heap.core.live and not heap.core.closed:
             started = call_objects(<PyObject*>restart_worker, <PyObject*>heap, NULL)
             if started == NULL:
@@ -108,7 +110,6 @@ def after_fork_in_child():
     th_settle_child(is_finalizing())
     for heap in heaps:
         forget_jobs(heap)
-        forget_losers(heap)
         while heap.core.left_holding:
             heap.core.left_holding -= 1
             decref(<PyObject*>heap)     # taken by an arming of the parent's

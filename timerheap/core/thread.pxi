@@ -134,24 +134,6 @@ cdef void appear(th_post* post) noexcept:
     courtesy(settle_in, <PyObject*>post.thread)
 
 
-cdef void note_loser(TimerHeap heap, object worker) noexcept:
-    """worker has lost its post, and is in a callback: close() waits for it."""
-    heap.losers.add(worker)
-    if th_post_disappeared((<Post>worker._post).post):      # without a GIL it may be over already
-        strike_loser(heap, worker)
-
-
-cdef void strike_loser(TimerHeap heap, object worker) noexcept:
-    heap.losers.discard(worker)
-
-
-cdef void forget_losers(TimerHeap heap) noexcept:
-    """In the child of a fork, where their threads are not."""
-    for worker in heap.losers or ():
-        th_post_void((<Post>worker._post).post)
-    heap.losers = set()
-
-
 cdef void disappear(th_post* post) noexcept:
     """And release what the thread owns."""
     th_post_disappear(post)
@@ -282,15 +264,27 @@ cdef int await_end(th_post* post, int64_t until) except -1:
 
 
 cdef list posts_of(TimerHeap heap):
-    """The posts of the worker and of the standby."""
-    cdef list posts = []
+    """The posts of the worker, of the standby and of those that have lost theirs, as they are at one moment."""
     cdef Post holder
-    for standby in (False, True):
-        holder = Post.__new__(Post)
-        holder.post = th_post_of(heap.core, standby)
-        if holder.post != NULL:
-            posts.append(holder)
-    return posts
+    cdef th_post** posts = NULL
+    cdef size_t n, room = 0
+    cdef list holders = []
+    while True:
+        n = th_posts_of(heap.core, posts, room)
+        for i in range(min(n, room)):
+            holder = Post.__new__(Post)
+            holder.post = posts[i]
+            holders.append(holder)
+        if n <= room:
+            break
+        holders.clear()
+        room = n
+        PyMem_Free(posts)
+        posts = <th_post**>PyMem_Malloc(room * sizeof(th_post*))
+        if posts == NULL:
+            raise MemoryError()
+    PyMem_Free(posts)
+    return holders
 
 
 cdef int join_workers(TimerHeap heap, int64_t until) except -1:
@@ -302,7 +296,7 @@ cdef int join_workers(TimerHeap heap, int64_t until) except -1:
     cdef Post holder
     posts = posts_of(heap)
     th_signal_all(heap.core)
-    for holder in posts + [worker._post for worker in list(heap.losers)]:
+    for holder in posts:
         if not th_post_mine(holder.post):
             await_end(holder.post, until)
     return 0

@@ -50,7 +50,6 @@ cdef class TimerHeap:
         if not roomy:
             raise MemoryError()
         self.jobs = set()
-        self.losers = set()
         remember(self)              # here: a subclass may forget to call __init__
         self.core.exiting = at_exit     # last: the exit handler finds the heap, or this finds that it has run
 
@@ -162,9 +161,9 @@ cdef class TimerHeap:
         cdef uint64_t batches = c.batches, longest = c.longest, rekeyed = c.rekeyed
         cdef size_t live = c.live, peak = c.peak
         cdef uint64_t handovers = c.handovers
-        cdef size_t threads = c.lost + (c.post != NULL) + (c.spare != NULL)
         cdef bint closed = c.closed
         th_unlock(c)
+        cdef size_t threads = th_posts_of(c, NULL, 0)
         return {
             "armed": 0 if closed else live + chan_live + tickers,
             "arms": arms + chan_arms,
@@ -225,5 +224,5 @@ cdef class TimerHeap:
                 leave_close(mine)
         if first and not c.running:
             let_run_go(c, <PyObject*>self)      # of a worker that has died
-        if not (c.advancer if c.manual else c.running or c.lost):   # else by whoever runs a callback at the moment
+        if not (c.advancer if c.manual else c.running or c.losers != NULL):   # else by whoever runs a callback at the moment
             drop_hooks(self)

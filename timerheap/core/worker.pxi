@@ -234,17 +234,12 @@ cdef PyObject* take_over(th_core* c, th_post* post, progress* seen) noexcept:
     """The standby becomes the worker, in the middle of a run: a reference to the heap, and the other's post is lost.
     NULL if that has come back meanwhile, or all have to leave. The loser holds the heap as long as it fires."""
     cdef PyObject* heap = NULL
-    cdef PyObject* loser
     th_lock(c)
     if unmoved(c, seen) and c.firing and not called_off(c):
         heap = <PyObject*>post.heap
         incref(heap)
-        loser = <PyObject*>th_post_take(post).thread
-        incref(loser)
+        th_post_take(post)
     th_unlock(c)
-    if heap != NULL:
-        note_loser(<TimerHeap>heap, <object>loser)
-        decref(loser)
     return heap
 
 
@@ -253,10 +248,9 @@ cdef void come_back(TimerHeap heap, th_post* post) noexcept:
     cdef th_core* c = heap.core
     cdef bint last
     th_lock(c)
-    c.lost -= 1
-    last = c.closed and c.lost == 0 and not c.firing
+    th_post_return(post)
+    last = c.closed and c.losers == NULL and not c.firing
     th_unlock(c)
-    strike_loser(heap, <object>post.thread)
     if last:
         drop_hooks(heap)
 
@@ -292,9 +286,9 @@ cdef void timerproc(th_post* post) noexcept:
             courtesy(start_standby, heap)
         fire_run(<TimerHeap>heap, post.turn)
         due = post.core != NULL         # else this is the child of a callback's fork, or another has the post
-        if due and c.closed and c.lost == 0:
+        if due and c.closed and c.losers == NULL:
             drop_hooks(<TimerHeap>heap)
-        if not due and not post.forked:
+        if post.lost != NULL:
             come_back(<TimerHeap>heap, post)
         decref(heap)
         heap = NULL
