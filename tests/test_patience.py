@@ -10,7 +10,7 @@ import threading
 import weakref
 
 import pytest
-from helpers import FAR, PATIENCE, Background, balance, run_ok, wait_until
+from helpers import FAR, FREE_THREADED, PATIENCE, Background, balance, run_ok, wait_until
 
 from timerheap import AfterFunc, TimerHeap, sleep
 
@@ -201,6 +201,7 @@ def test_a_callback_that_computes_is_handed_over_too(heap):
     assert ran.wait(PATIENCE)
 
 
+@pytest.mark.skipif(FREE_THREADED, reason="the thread that made an object finalizes it there, not the worker")
 def test_a_finalizer_that_blocks_is_handed_over_too(heap, blocker):
     class Dies:
         def __call__(self):

@@ -31,6 +31,9 @@ cdef class TimerHeap:
     submit(func, *args). What they raise is given to on_error(exception, timer), else to
     threading.excepthook.
 
+    patience, seconds: a callback that has run for longer loses the worker's post to a standby, a second thread, which
+    goes on with what is due. Its thread ends when it returns. None: the neighbours of what blocks are late by that.
+
     len(heap) is the number of timers that stop() would cancel: armed, due and not yet launched,
     expired and not yet received. A heap is true even when it is empty. As a context manager it is
     closed at the end of the block. A heap that nobody holds any more fires the function timers that
