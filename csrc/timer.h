@@ -19,11 +19,16 @@
  *   slot       room for a record or a handle in a slab; span, chunk: what the slab hands back, and maps, at once
  *   park       the worker's sleep on its condition variable [block]
  *   post       what a heap and its worker's thread know of each other, see post.h
+ *   patience   for how long a callback may hold up its neighbours
+ *   standby    the second thread of a heap with patience, which watches the worker [monitor, sysmon]
+ *   hand-over  the standby gets the worker's post, and the rest of the run, while a callback goes on [retake]
+ *   loser      the worker that has lost its post so, and is still in that callback
+ *   turn       the generation in which a thread got its run: in another one it has lost it
  *   handle     the Python object: a Timer
  *   arming     one making or reset of a timer, numbered heap-wide by seq [generation]
  *   inherited  armed by the parent of a fork, and seen in its child, where it is void
  *   void       an arming, a run entry or a line that is still written down and counts no more
- *   generation how many forks lie between the first process and this one
+ *   generation how many forks lie between the first process and this one; of a heap: those, and its hand-overs
  *   epoch      a number of a heap's that close() and fork raise: channel armings of an earlier one are void
  *   sweep      the walk that takes dead keys out [compaction]
  *   slice      the steps of long work under one hold of a mutex, which is offered to others behind it [time slice]

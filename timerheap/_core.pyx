@@ -28,7 +28,7 @@ the parts that work on objects stand above those that make them; and timerproc, 
     check.pxi         its invariants, by brute force
     states.pxi        a record's states: arm, rearm, stop, let go, settle       <- a timer's state changes
     run.pxi           what is due: collect, sort
-    park.pxi          the worker's sleep                                        <- the worker sleeps
+    park.pxi          the worker's sleep, and the standby's                     <- the worker sleeps
 
     timerheap/core/, with it
 
@@ -41,7 +41,7 @@ the parts that work on objects stand above those that make them; and timerproc, 
     callbacks.pxi     calling back, and where errors go
     jobs.pxi          callbacks for an executor                                 <- a job is called off
     thread.pxi        the worker's thread: start, end, exit
-    worker.pxi        timerproc: launch, fire                                   <- callbacks run
+    worker.pxi        timerproc: launch, fire, hand over                        <- callbacks run
     fork.pxi          what a fork takes of Python, csrc/fork.h having the rest  <- a fork is handled
     channel_states.pxi  a channel's states: arm, take, stop                     <- a channel timer's as well
     timerheap.pxi     TimerHeap
