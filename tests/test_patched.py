@@ -52,6 +52,31 @@ def test_timers_fire_beside_patched_threads(library, order):
 
 
 @green
+@pytest.mark.parametrize("order", ["patched first", "imported first"])
+def test_timers_by_the_name_of_threadings_fire_beside_patched_threads(library, order):
+    run_patched(f"""if True:
+        {"" if order == "patched first" else "import timerheap.threading"}
+        {PATCH[library]}
+        import threading, time
+        import timerheap.threading
+        fired = []
+        timerheap.threading.install()
+        timer = threading.Timer(0.01, fired.append, ["own"])
+        timer.start()
+        timerheap.threading.uninstall()
+        standard = threading.Timer(0.01, fired.append, ["standard"])
+        standard.start()
+        deadline = time.monotonic() + 20
+        while len(fired) < 2:
+            assert time.monotonic() < deadline, fired
+            time.sleep(0.001)
+        standard.join()
+        timer.cancel()
+        assert sorted(fired) == ["own", "standard"]
+    """)
+
+
+@green
 @pytest.mark.parametrize("end", ["signal", "return"])
 def test_a_patched_program_ends(library, end):
     code = f"""if True:

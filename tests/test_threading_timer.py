@@ -13,6 +13,7 @@ import importlib.util
 import inspect
 import pickle
 import random
+import signal
 import sys
 import threading
 import time
@@ -953,6 +954,23 @@ def test_the_program_waits_for_what_is_no_daemon(code, printed):
     standard, own = outcomes(code)
     assert own == standard
     assert own[1] == printed
+
+
+@pytest.mark.parametrize("module", KINDS)
+def test_ctrl_c_breaks_out_of_the_wait_at_the_end(module):
+    done = run_python(f"""if True:
+        import threading, time
+        from {module} import Timer
+        def tell():
+            while not threading._SHUTTING_DOWN:
+                time.sleep(0.01)
+            time.sleep(0.2)
+            print("ready", flush=True)
+        threading.Thread(target=tell, daemon=True).start()
+        Timer(3600, print, ["never"]).start()
+    """, send=signal.SIGINT)  # fmt: skip
+    assert "KeyboardInterrupt" in done.stderr
+    assert done.stdout == "ready\n"
 
 
 def test_a_program_that_only_imports_ends_beside_what_others_wait_for():

@@ -67,14 +67,19 @@ _heap: Final = TimerHeap("threading.Timer", patience=0.01)
 class _Home:
     """The timers of one process."""
 
-    __slots__ = ("idle", "keeping", "leaving", "lock", "ready")
+    lock: threading.RLock
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
         self.ready = False  # the worker has been started, and is listed
         self.keeping = 0  # non-daemon timers that are pending or running
         self.leaving = False  # threading waits for its non-daemon threads
         self.idle: threading.Event | None = None  # set when keeping is 0 again; there is a keeper then
+
+    def __getattr__(self, name: str) -> Any:
+        """The lock, when it is first wanted: eventlet complains of every RLock that was there before it."""
+        if name != "lock":
+            raise AttributeError(name)
+        return self.__dict__.setdefault(name, threading.RLock())
 
     def make_ready(self) -> None:
         """Under lock: start the worker, before there is anything that it could fire. Who starts it puts it in
