@@ -949,11 +949,19 @@ AT_EXIT = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("code", "printed"), AT_EXIT.values(), ids=AT_EXIT)
-def test_the_program_waits_for_what_is_no_daemon(code, printed):
+BEGIN_THREADS_AT_THE_END = {"a chain", "of a thread that goes on", "of a thread of a timer"}
+
+
+@pytest.mark.parametrize("case", AT_EXIT)
+def test_the_program_waits_for_what_is_no_daemon(case):
+    code, printed = AT_EXIT[case]
     standard, own = outcomes(code)
-    assert own == standard
-    assert own[1] == printed
+    if (3, 12, 0) <= sys.version_info < (3, 12, 3) and case in BEGIN_THREADS_AT_THE_END:
+        # These begin no thread at the end of a program. A timer that asks for none may go on.
+        assert own == standard or own[1:] == (printed, False)
+    else:
+        assert own == standard
+        assert own[1] == printed
 
 
 @pytest.mark.parametrize("module", KINDS)
@@ -987,7 +995,7 @@ def test_a_program_that_only_imports_ends_beside_what_others_wait_for():
 # ---- fork ------------------------------------------------------------------------------------------------------------
 
 FORKS = {
-    "pending": """
+    "pending": ("""
         timer = Timer(0.3, lambda: os.write(1, b'ran\\n'))
         timer.start()
         pid = os.fork()
@@ -1000,8 +1008,8 @@ FORKS = {
             os._exit(0)
         assert os.waitpid(pid, 0)[1] == 0
         timer.join()
-        """,
-    "not started": """
+        """, "(False, None, None)\nthreads can only be started once\nran\n"),
+    "not started": ("""
         timer = Timer(0.05, lambda: os.write(1, b'ran\\n'))
         Timer(0.1, lambda: None).start()
         pid = os.fork()
@@ -1013,8 +1021,8 @@ FORKS = {
         os.write(1, repr(timer.is_alive()).encode())
         timer.start()
         timer.join()
-        """,
-    "the child waits for its own": """
+        """, "ran\nFalseran\n"),
+    "the child waits for its own": ("""
         Timer(0.2, lambda: None).start()
         sys.stdout.flush()
         pid = os.fork()
@@ -1022,8 +1030,8 @@ FORKS = {
             Timer(0.2, lambda: print('child')).start()
             sys.exit(0)
         assert os.waitpid(pid, 0)[1] == 0
-        """,
-    "in a function": """
+        """, "child\n"),
+    "in a function": ("""
         def function():
             pid = os.fork()
             if pid == 0:
@@ -1041,8 +1049,8 @@ FORKS = {
         timer.join()
         other.cancel()
         other.join()
-        """,
-    "in a function that returns": """
+        """, "(True, False, False)\nchild\nTrue\n"),
+    "in a function that returns": ("""
         def function():
             global pid
             pid = os.fork()
@@ -1052,8 +1060,8 @@ FORKS = {
         timer.join()
         assert os.waitpid(pid, 0)[1] == 0
         os.write(1, b'parent\\n')
-        """,
-    "by multiprocessing": """
+        """, "child\nparent\n"),
+    "by multiprocessing": ("""
         import multiprocessing
         def child():
             Timer(0.1, lambda: os.write(1, b'child\\n')).start()
@@ -1062,16 +1070,20 @@ FORKS = {
         process.start()
         process.join()
         assert process.exitcode == 0, process.exitcode
-        """,
+        """, "child\n"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("code", FORKS.values(), ids=FORKS)
-def test_a_fork(code):
+@pytest.mark.parametrize("case", FORKS)
+def test_a_fork(case):
+    code, printed = FORKS[case]
     standard, own = outcomes(code, "-W", "ignore")
-    assert own == standard
-    assert own[0] == 0
-    assert not own[2]
+    assert own == (0, printed, False)
+    if case == "not started" and sys.version_info[:2] == (3, 13):
+        # There a fork may leave a thread behind that cannot be started.
+        assert standard in (own, (1, "", True))
+    else:
+        assert standard == own
 
 
 def test_a_function_that_forked_cannot_join_itself_in_the_child():

@@ -90,16 +90,11 @@ class _Home:
 
     def keep(self) -> None:
         """Under lock: one more that the program waits for. RuntimeError when that takes a thread, which is refused."""
-        self.keeping += 1
         if self.leaving and self.idle is None:
-            self.idle = threading.Event()
-            keeper = threading.Thread(target=self.idle.wait, name="threading.Timer keeper", daemon=False)
-            try:
-                keeper.start()
-            except BaseException:
-                self.idle = None
-                self.keeping -= 1
-                raise
+            idle = threading.Event()
+            _keep_waiting(idle)
+            self.idle = idle
+        self.keeping += 1
 
     def let_go(self) -> threading.Event | None:
         """Under lock: one less. The event that the caller has to set, without the lock."""
@@ -115,10 +110,16 @@ class _Home:
             self.leaving = True
             if self.keeping == 0:
                 return
-            self.keep()
-            idle = self.let_go()
-        if idle is not None:
-            idle.set()
+            idle = self.idle = threading.Event()
+        try:
+            _keep_waiting(idle)
+        except RuntimeError:  # no Python from 3.12.0 to 3.12.2 starts one that late
+            idle.wait()
+
+
+def _keep_waiting(idle: threading.Event) -> None:
+    """Make threading wait at the end of the program until idle is set."""
+    threading.Thread(target=idle.wait, name="threading.Timer keeper", daemon=False).start()
 
 
 _home = _Home()
