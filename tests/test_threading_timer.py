@@ -559,6 +559,79 @@ def test_a_thread_that_is_refused_leaves_the_timer_unstarted():
     """)
 
 
+# ---- functions that block --------------------------------------------------------------------------------------------
+
+
+def test_functions_that_wait_for_each_other_all_run(timer_class):
+    together = threading.Barrier(8)
+    got = []
+
+    def function():
+        together.wait(PATIENCE)
+        me = threading.current_thread()
+        got.append((me, me in threading.enumerate(), me.ident == threading.get_ident()))
+        together.wait(PATIENCE)
+
+    timers = [timer_class(0.01, function) for _ in range(together.parties)]
+    for timer in timers:
+        timer.start()
+    for timer in timers:
+        timer.join(PATIENCE)
+        assert not timer.is_alive()
+    assert {timer for timer, *_ in got} == set(timers)
+    assert all(listed and same for _, listed, same in got)
+    assert len({timer.ident for timer in timers}) == len(timers)
+    wait_until(lambda: not set(timers) & set(threading.enumerate()))
+
+
+def test_a_function_that_blocks_is_not_waited_for_by_its_neighbours(timer_class):
+    go, got = threading.Event(), []
+    blocked = timer_class(0.01, go.wait, [PATIENCE])
+    neighbours = [timer_class(0.02, got.append, [number]) for number in range(20)]
+    for timer in (blocked, *neighbours):
+        timer.start()
+    for timer in neighbours:
+        timer.join(PATIENCE)
+    assert sorted(got) == list(range(20))
+    assert blocked.is_alive()
+    assert not blocked.finished.is_set()
+    go.set()
+    blocked.join(PATIENCE)
+    assert not blocked.is_alive()
+    assert blocked.finished.is_set()
+
+
+def test_a_function_may_join_another_timer(timer_class):
+    got = []
+    later = timer_class(0.2, got.append, ["later"])
+
+    def function():
+        later.join(PATIENCE)
+        got.append("joined")
+
+    first = timer_class(0.01, function)
+    later.start()
+    first.start()
+    first.join(PATIENCE)
+    assert got == ["later", "joined"]
+
+
+def test_the_threads_of_functions_that_have_blocked_go():
+    go = threading.Event()
+    before = set(threading.enumerate())
+    timers = [Timer(0, go.wait, [PATIENCE]) for _ in range(5)]
+    for timer in timers:
+        timer.start()
+    wait_until(lambda: set(timers) <= set(threading.enumerate()))
+    go.set()
+    for timer in timers:
+        timer.join(PATIENCE)
+    # What stays is the worker, which may be another than before.
+    wait_until(lambda: len(set(threading.enumerate()) - before) <= 1)
+    run_to_end(Timer(0, lambda: None))
+    timerheap.threading._heap.check()
+
+
 # ---- what surrounds a function ---------------------------------------------------------------------------------------
 
 
@@ -1050,6 +1123,43 @@ FORKS = {
         other.cancel()
         other.join()
         """, "(True, False, False)\nchild\nTrue\n"),
+    "while functions block": ("""
+        go = threading.Event()
+        blocked = [Timer(0.01, go.wait) for _ in range(3)]
+        for timer in blocked:
+            timer.start()
+        while not set(blocked) <= set(threading.enumerate()) or not all(timer.ident for timer in blocked):
+            time.sleep(0.01)
+        pid = os.fork()
+        if pid == 0:
+            again = Timer(0.01, lambda: os.write(1, repr([timer.is_alive() for timer in blocked]).encode() + b'\\n'))
+            again.start()
+            again.join()
+            for timer in blocked:
+                timer.join()
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        go.set()
+        for timer in blocked:
+            timer.join()
+        os.write(1, b'joined\\n')
+        """, "[False, False, False]\njoined\n"),
+    "in a function that has blocked": ("""
+        def function():
+            time.sleep(0.3)
+            pid = os.fork()
+            if pid == 0:
+                os.write(1, repr((timer.is_alive(), timer.finished.is_set())).encode() + b'\\n')
+                again = Timer(0.05, lambda: os.write(1, b'child\\n'))
+                again.start()
+                again.join()
+                os._exit(0)
+            assert os.waitpid(pid, 0)[1] == 0
+            os.write(1, repr(threading.current_thread() is timer).encode() + b'\\n')
+        timer = Timer(0.01, function)
+        timer.start()
+        timer.join()
+        """, "(True, False)\nchild\nTrue\n"),
     "in a function that returns": ("""
         def function():
             global pid
