@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import timerheap
+import timerheap.threading
 from timerheap import AfterFunc, Ticker, Timer, TimerHeap, after, default_heap, select, sleep, tick
 
 assert timerheap.__version__ == importlib.metadata.version("timerheap")
@@ -33,6 +34,12 @@ with Ticker(0.001) as ticker:
 channel, at = select(after(0.01), tick(3600), timeout=10)
 assert at <= time.monotonic()
 sleep(0.001)
+
+drop_in = timerheap.threading.Timer(0.01, print)
+drop_in.start()
+drop_in.cancel()
+drop_in.join()
+assert not drop_in.is_alive()
 
 with TimerHeap(name="smoke") as heap:
     AfterFunc(3600, print, heap=heap)
