@@ -29,8 +29,8 @@ it does, and its neighbours no more than that.
 #   _th_ended    the event that join() waits for, once somebody does
 #
 # Changes are made under _home.lock, which is held for some bytecodes at a time, and for an arming. It is an RLock, as
-# a finalizer or a signal handler may cancel a timer in the midst of that. No event is set under it, and no function
-# called.
+# a finalizer or a signal handler may cancel a timer in the midst of that. No function is called under it, and no event
+# set that is the timer's.
 #
 # Exit. Non-daemon timers are counted. When threading begins to wait for its threads, and from then on, a real
 # non-daemon thread stands for them as long as there are any, and threading waits for that one. A thread that is started
@@ -262,7 +262,7 @@ class Timer(_Standard):
         ident = "" if self._ident is None else f" {self._ident}"
         return f"<{type(self).__name__}({self._name}, {state}{daemon}{ident})>"
 
-    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+    def __getstate__(self) -> NoReturn:
         raise TypeError(f"cannot pickle '{type(self).__name__}' object: a timer can be neither copied nor pickled")
 
     # ---- what a thread can do -----------------------------------------------------------------------------------
@@ -381,8 +381,9 @@ class Timer(_Standard):
                 self._th_timer = AfterFunc(0, Timer._th_fire, self, exc, context=context, heap=_heap)
         except BaseException:
             self._th_phase = None
-            if not self._daemonic:
-                home.let_go()
+            idle = None if self._daemonic else home.let_go()
+            if idle is not None:
+                idle.set()
             raise
         if self._th_is_set():
             self._th_woken()
