@@ -32,6 +32,7 @@ def before_fork():
     if others > 0:
         return
     for heap in heaps:
+        leaving = posts_of(heap)        # before they can have left
         th_lock(heap.core)
         leaves = heap.core.running and not heap.core.firing and not heap.core.manual
         if leaves:
@@ -40,7 +41,7 @@ def before_fork():
         if leaves:
             with cython.critical_section(all_heaps):
                 paused.append(heap)
-            posts.extend(posts_of(heap))
+            posts.extend(leaving)
             th_signal_all(heap.core)
     for holder in posts:
         await_leaving(holder.post)
