@@ -7,11 +7,15 @@ cdef frozenset DURATION_WORDS = frozenset(
     ("delay", "period", "seconds", "secs", "interval", "timeout", "time", "duration"))
 
 
-cdef str advice(str argument, tuple extra, object keywords):
+cdef str advice(str argument, tuple others, tuple extra, object keywords):
     """What was meant by arguments too many and by unknown keywords, of a callable that takes one duration."""
+    named = "heap" in keywords
     for thing in extra:
-        if isinstance(thing, TimerHeap):
-            return ": a heap is given by keyword, heap=heap"
+        named = named or isinstance(thing, TimerHeap)
+    if named and "heap" in others:
+        return ": a heap is given by keyword, heap=heap"
+    if named and argument == "delay":
+        return ": after(delay, heap=heap).recv() waits by the clock of a heap"
     called = not FUNCTION_WORDS.isdisjoint(keywords)
     for thing in extra:
         called = called or callable(thing)
@@ -19,8 +23,6 @@ cdef str advice(str argument, tuple extra, object keywords):
         return ": AfterFunc(delay, func, *args) is what calls a function"
     if called and argument == "period":
         return ": it calls no function, but can be iterated, for at in Ticker(period)"
-    if "heap" in keywords:
-        return ": it uses the default heap, Timer(delay, heap=heap).c or Ticker(period, heap=heap).c another"
     if not DURATION_WORDS.isdisjoint(keywords):
         return f": the duration is called {argument}"
     return ""
@@ -41,9 +43,10 @@ cdef int check_call(str what, str argument, bint needed, tuple others, tuple arg
     unknown = [name for name in keywords if name != argument and name not in others]
     if len(args) > 1:
         raise TypeError(f"{what} takes one positional argument, {argument}, got {len(args)}"
-                        f"{advice(argument, args[1:], unknown) or by_keyword(others)}")
+                        f"{advice(argument, others, args[1:], unknown) or by_keyword(others)}")
     if unknown:
-        raise TypeError(f"{what} got an unexpected keyword argument {unknown[0]!r}{advice(argument, (), unknown)}")
+        raise TypeError(f"{what} got an unexpected keyword argument {unknown[0]!r}"
+                        f"{advice(argument, others, (), unknown)}")
     if args and argument in keywords:
         raise TypeError(f"{what} got {argument} by position and by keyword")
     if needed and not args and argument not in keywords:

@@ -44,14 +44,14 @@ cdef PyObject* ticker_call(PyObject* type, PyObject* const* args, size_t nargs, 
 
 
 cdef PyObject* after_call(PyObject* module, PyObject* const* args, Py_ssize_t nargs, PyObject* names) except NULL:
-    if nargs != 1 or names != NULL:
-        check_call("after()", "delay", True, (), items_of(args, nargs), <object>names if names != NULL else ())
+    if not usual(nargs, names):
+        check_call("after()", "delay", True, ("heap",), items_of(args, nargs), <object>names if names != NULL else ())
     return after_unchecked(module, args, nargs, names)
 
 
 cdef PyObject* tick_call(PyObject* module, PyObject* const* args, Py_ssize_t nargs, PyObject* names) except NULL:
-    if nargs != 1 or names != NULL:
-        check_call("tick()", "period", True, (), items_of(args, nargs), <object>names if names != NULL else ())
+    if not usual(nargs, names):
+        check_call("tick()", "period", True, ("heap",), items_of(args, nargs), <object>names if names != NULL else ())
     return tick_unchecked(module, args, nargs, names)
 
 

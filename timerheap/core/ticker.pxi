@@ -70,10 +70,10 @@ cdef class Ticker:
         raise TypeError("cannot copy or pickle 'Ticker' objects")
 
 
-def tick(period):
-    """Ticker(period).c: a channel that delivers a value every period seconds until it is dropped.
+def tick(period, *, heap=None):
+    """Ticker(period, heap=heap).c: a channel that delivers a value every period seconds until it is dropped.
     """
     cdef int64_t ns = positive_period(period, b"tick() period")
-    cdef Channel channel = new_channel(current_default())
+    cdef Channel channel = new_channel(heap_or_default(heap, "tick()"))
     chan_arm(&channel.ch, ns, ns)
     return channel

@@ -228,12 +228,12 @@ cdef class Timer:
         raise TypeError("cannot copy or pickle 'Timer' objects")
 
 
-def after(delay):
-    """Timer(delay).c: a channel that delivers one value, delay seconds from now.
+def after(delay, *, heap=None):
+    """Timer(delay, heap=heap).c: a channel that delivers one value, delay seconds from now.
     """
     cdef int64_t ns = 0
     cdef Channel channel
     to_ns(delay, &ns, b"after() delay")
-    channel = new_channel(current_default())
+    channel = new_channel(heap_or_default(heap, "after()"))
     chan_arm(&channel.ch, ns, 0)
     return channel
