@@ -10,7 +10,7 @@ import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
-from helpers import run_python, wait_until
+from helpers import PATIENCE, run_python, run_threads, wait_until
 
 from timerheap import AfterFunc, TimerHeap
 from timerheap.testing import ManualHeap
@@ -39,6 +39,102 @@ def test_on_error_gets_a_timer_whose_handle_was_dropped():
     heap.advance(1)
     [(exc, _)] = seen
     assert exc is error
+
+
+def test_on_error_can_be_set_and_taken_away(manual, thread_errors):
+    first, second = [], []
+    assert manual.on_error is None
+    for seen in (first, second):
+        manual.on_error = hook = lambda exc, timer, seen=seen: seen.append(exc)
+        assert manual.on_error is hook
+        AfterFunc(0, fail, KeyError(1), heap=manual)
+        manual.advance(0)
+    manual.on_error = None
+    assert manual.on_error is None
+    AfterFunc(0, fail, ValueError, heap=manual)
+    manual.advance(0)
+    assert (len(first), len(second), len(thread_errors)) == (1, 1, 1)
+    manual.on_error = print
+    del manual.on_error
+    assert manual.on_error is None
+
+
+def test_the_hook_in_force_when_an_error_is_reported_gets_it(heap):
+    """It is set while the callback runs, by that itself or by another thread."""
+    before, seen = [], []
+    heap.on_error = lambda exc, timer: before.append(exc)
+    inside, go_on = threading.Event(), threading.Event()
+
+    def late():
+        inside.set()
+        go_on.wait(PATIENCE)
+        raise LookupError
+
+    AfterFunc(0, late, heap=heap)
+    assert inside.wait(PATIENCE)
+    heap.on_error = lambda exc, timer: seen.append(type(exc))
+    go_on.set()
+    wait_until(lambda: seen)
+
+    def mine():
+        heap.on_error = lambda exc, timer: seen.append(exc)
+        raise error
+
+    error = OSError("mine")
+    AfterFunc(0, mine, heap=heap)
+    wait_until(lambda: len(seen) == 2)
+    assert (before, seen) == ([], [LookupError, error])
+
+
+def test_a_closed_heap_takes_no_other_hook_and_has_let_go_of_its_own(heap):
+    class Hook:
+        def __call__(self, exc, timer):
+            pass
+
+    heap.on_error = hook = Hook()
+    gone = weakref.ref(hook)
+    del hook
+    assert heap.on_error is gone()
+    heap.close()
+    gc.collect()
+    assert heap.on_error is None
+    assert gone() is None
+    with pytest.raises(RuntimeError, match="closed"):
+        heap.on_error = print
+    heap.on_error = None
+    assert heap.on_error is None
+
+
+def test_a_hook_that_is_replaced_may_set_another_when_it_goes(manual):
+    class Hook:
+        def __call__(self, exc, timer):
+            pass
+
+        def __del__(self):
+            found.append(manual.on_error)
+            manual.on_error = int
+
+    found = []
+    manual.on_error = Hook()
+    manual.on_error = print
+    gc.collect()
+    assert (found, manual.on_error) == ([print], int)
+
+
+def test_each_error_reaches_one_of_the_hooks_that_threads_set_meanwhile(heap):
+    seen = []
+    heap.on_error = lambda exc, timer: seen.append(exc)
+    errors = [ValueError(number) for number in range(2000)]
+    for number, error in enumerate(errors):
+        AfterFunc(number * 1e-5, fail, error, heap=heap)
+
+    def work(index):
+        while len(seen) < len(errors):
+            heap.on_error = lambda exc, timer: seen.append(exc)
+            assert callable(heap.on_error)
+
+    run_threads(3, work)
+    assert sorted(map(id, seen)) == sorted(map(id, errors))
 
 
 @pytest.mark.parametrize("kind", RAISED)

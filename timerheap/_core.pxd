@@ -21,7 +21,7 @@ cdef class TimerHeap:
     cdef th_core* core
     cdef readonly str name
     cdef object executor
-    cdef object on_error
+    cdef object hook          # its on_error
     cdef object reference     # a weak one to this heap, in all_heaps
     cdef set jobs             # what the executor has, see jobs.pxi
     cdef object __weakref__

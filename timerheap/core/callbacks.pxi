@@ -15,6 +15,13 @@ def report_to_threading(exc, timer):
     threading.excepthook(ExceptHookArgs((type(exc), exc, exc.__traceback__, threading.current_thread())))
 
 
+cdef object hook_of(TimerHeap heap):
+    """The heap's on_error as it is now."""
+    with cython.critical_section(heap):
+        hook = heap.hook
+    return hook
+
+
 cdef void report(TimerHeap heap, object on_error, object exc, object timer) noexcept:
     """Hand what a callback raised to on_error or threading.excepthook, as the current exception. What the hook itself
     raises goes to sys.unraisablehook: the worker lives on."""

@@ -32,7 +32,7 @@ cdef class Job:
     """A due timer's callback, for an executor to call, here or pickled in another process."""
 
     cdef Timer timer
-    cdef object on_error        # the heap's at the hand-over: one that is closed meanwhile has no longer one
+    cdef object hook            # the heap's on_error at the hand-over, see hook_for
     cdef object future          # what submit has returned
     cdef bint unwanted          # a close() calls it off
     cdef bint unheard           # that says nothing of its end: what is AWAY then, nobody waits for
@@ -50,7 +50,7 @@ cdef class Job:
         else:
             exc = take_exception()
         if exc is not None:
-            report(self.timer.heap, self.on_error, exc, self.timer)
+            report(self.timer.heap, hook_for(self), exc, self.timer)
         finish(self, JOB_DONE)
 
     def __reduce__(self):
@@ -86,7 +86,7 @@ cdef class Job:
             exc = <object>result
             decref(result)
         if exc is not None and not (cancelled and self.unwanted):
-            report(self.timer.heap, self.on_error, exc, self.timer)
+            report(self.timer.heap, hook_for(self), exc, self.timer)
         finish(self, JOB_DONE)
 
 
@@ -96,6 +96,15 @@ def run_away(context, func, *args):
     result = (Context() if context is None else context).run(func, *args)
     if isinstance(result, (Coroutine, Generator, AsyncGenerator)):
         raise never_run(result, func)
+
+
+cdef object hook_for(Job job):
+    """Who is told of a job's error: the heap's on_error as it is now; as it was at the hand-over, once the heap has
+    been closed and has let go of it."""
+    cdef TimerHeap heap = job.timer.heap
+    with cython.critical_section(heap):
+        hook = heap.hook if heap.executor is not None else job.hook
+    return hook
 
 
 cdef int strike(Job job) except -1:
@@ -115,7 +124,7 @@ cdef void hand_over(TimerHeap heap, Timer timer) noexcept:
     cdef PyObject* result
     cdef Job job = Job.__new__(Job)
     job.timer = timer
-    job.on_error = heap.on_error
+    job.hook = hook_of(heap)
     heap.jobs.add(job)
     result = call_method(<PyObject*>heap.executor, <PyObject*>SUBMIT, <PyObject*>job, NULL)
     if result != NULL:
@@ -128,7 +137,7 @@ cdef void hand_over(TimerHeap heap, Timer timer) noexcept:
         return                          # submit has run it, and has failed after that
     finish(job, JOB_DONE)
     if not (isinstance(exc, RuntimeError) and program_ends()):
-        report(heap, job.on_error, exc, timer)
+        report(heap, hook_for(job), exc, timer)
 
 
 cdef int follow(Job job, future) except -1:
@@ -168,7 +177,7 @@ cdef int call_off(Job job) except -1:
         if cancel is not None and cancel() and not cancelled:
             cancelled = th_move(&job.state, JOB_AWAY, JOB_OFF)
     except Exception as exc:                    # of a future of the executor's own make
-        report(job.timer.heap, job.on_error, exc, job.timer)
+        report(job.timer.heap, hook_for(job), exc, job.timer)
     if cancelled:
         finish(job, JOB_OFF)
     return 0

@@ -23,6 +23,12 @@ cdef int refuse(TimerHeap heap) except -1:
     raise MemoryError()
 
 
+cdef int check_hook(object hook, str what) except -1:
+    if hook is not None and not callable(hook):
+        raise TypeError(f"{what} must be callable, not {type(hook).__name__}")
+    return 0
+
+
 cdef class TimerHeap:
     """A set of timers with one worker thread, which is started by the first function timer and
     named after the heap. Channel timers need none.
@@ -63,8 +69,7 @@ cdef class TimerHeap:
         if executor is not None and (isinstance(executor, type) or not hasattr(executor, "submit")):
             raise TypeError(f"{type(self).__name__}() executor must be an object with a submit method, not "
                             f"{an_instance(executor, object)}")
-        if on_error is not None and not callable(on_error):
-            raise TypeError(f"{type(self).__name__}() on_error must be callable, not {type(on_error).__name__}")
+        check_hook(on_error, f"{type(self).__name__}() on_error")
         if patience is not None:
             patience_ns = positive_period(patience, b"TimerHeap() patience")
             patience_ns = patience_ns if patience_ns < TH_NEVER else 0
@@ -76,7 +81,7 @@ cdef class TimerHeap:
                 raise RuntimeError("a timer heap cannot be initialised twice")
             self.name = str.__str__(name)       # a plain str even of a subclass, an enumeration's member for one
             self.executor = executor
-            self.on_error = on_error
+            self.hook = on_error
             self.core.patience = patience_ns
             self.core.tolerance = tolerance_ns
 
@@ -129,6 +134,30 @@ cdef class TimerHeap:
     def closed(self):
         """Whether close() has been called."""
         return bool(self.core.closed)
+
+    @property
+    def on_error(self):
+        """Who gets what callbacks raise: on_error(exception, timer), or None for threading.excepthook.
+        May be set: what is reported from then on goes to the new one. A closed heap refuses another
+        with RuntimeError, and lets go of the one it has once no callback can need it.
+        """
+        return hook_of(self)
+
+    @on_error.setter
+    def on_error(self, hook):
+        cdef bint closed
+        check_hook(hook, f"{type(self).__name__}.on_error")
+        with cython.critical_section(self):
+            before = self.hook                  # let go of at the return
+            closed = self.core.closed and hook is not None
+            if not closed:
+                self.hook = hook
+        if closed:
+            raise RuntimeError(CLOSED_HEAP)
+
+    @on_error.deleter
+    def on_error(self):
+        self.on_error = None
 
     @property
     def nbytes(self):

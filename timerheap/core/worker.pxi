@@ -68,7 +68,7 @@ cdef void call(TimerHeap heap, th_timer* t, PyObject* handle) noexcept:
         return
     exc = failure(result, <PyObject*>t.func)
     if exc is not None:
-        report(heap, heap.on_error, exc, <Timer>handle if handle != NULL else adopt(heap, t))
+        report(heap, hook_of(heap), exc, <Timer>handle if handle != NULL else adopt(heap, t))
 
 
 cdef void launch(th_core* c, PyObject* heap, uint32_t turn, bint fire) noexcept:
@@ -205,8 +205,8 @@ cdef void drop_hooks(TimerHeap heap) noexcept:
     """After the last callback of a closed heap. The collector does not look into channels: an object that owns a Ticker
     and a heap with one of its methods as on_error would live for ever by it."""
     with cython.critical_section(heap):
-        hooks = heap.executor, heap.on_error    # let go of at the return
-        heap.executor = heap.on_error = None
+        hooks = heap.executor, heap.hook        # let go of at the return
+        heap.executor = heap.hook = None
 
 
 # ---- the thread -----------------------------------------------------------------------------------------------------
