@@ -1,16 +1,20 @@
 """Handles and heaps as objects: what they refuse, how they show themselves."""
 
+import contextvars
 import copy
 import enum
+import math
 import pickle
 import sys
 import threading
+import time
 import types
 
 import pytest
 from helpers import FAR, PATIENCE, balance, run_ok, wait_until
 
-from timerheap import AfterFunc, Channel, Ticker, Timer, TimerHeap, default_heap
+from timerheap import AfterFunc, Channel, Ticker, Timer, TimerHeap, after, default_heap, tick
+from timerheap.testing import ManualHeap, use
 
 MAKERS = {
     "Timer": lambda heap: Timer(FAR, heap=heap),
@@ -61,11 +65,79 @@ def test_repr_names_the_public_type(manual, make):
     assert repr(make(manual)).startswith("<timerheap.")
 
 
-def test_repr_tells_armed_from_inactive(manual):
-    timer = AfterFunc(2, print, heap=manual)
-    assert "due at 2.0" in repr(timer)
-    timer.stop()
-    assert "inactive" in repr(timer)
+def test_repr_shows_the_function_and_the_time_left_by_the_heaps_clock(manual):
+    timer, channel_timer = AfterFunc(2, print, heap=manual), Timer(2.5, heap=manual)
+    assert repr(timer) == f"<timerheap.AfterFunc {print!r} due in 2.000000 s>"
+    assert repr(channel_timer) == "<timerheap.Timer due in 2.500000 s>"
+    manual.advance(0.75)
+    assert repr(timer) == f"<timerheap.AfterFunc {print!r} due in 1.250000 s>"
+    assert repr(channel_timer) == "<timerheap.Timer due in 1.750000 s>"
+    assert timer.stop()
+    assert channel_timer.stop()
+    assert repr(timer) == f"<timerheap.AfterFunc {print!r} inactive>"
+    assert repr(channel_timer) == "<timerheap.Timer inactive>"
+    timer.reset(math.inf)
+    channel_timer.reset(math.inf)
+    assert repr(timer) == f"<timerheap.AfterFunc {print!r} never due>"
+    assert repr(channel_timer) == "<timerheap.Timer never due>"
+    assert timer.reset(0)
+    assert channel_timer.reset(0)
+    assert repr(timer) == f"<timerheap.AfterFunc {print!r} due now>"
+    assert repr(channel_timer) == "<timerheap.Timer due now>"
+
+
+def test_repr_counts_down_on_real_time(heap):
+    timer = AfterFunc(FAR, print, heap=heap)
+    left = float(repr(timer).rpartition(" due in ")[2].removesuffix(" s>"))
+    assert timer.when - time.monotonic() - 1e-6 <= left <= FAR
+
+
+def call(*args):
+    pass
+
+
+@pytest.mark.parametrize("args", [(), (1,), ((),), (1, "two"), (None, None, None)])
+@pytest.mark.parametrize("context", [None, contextvars.Context()])
+def test_a_function_timer_shows_what_it_calls_and_where(manual, args, context):
+    timer = AfterFunc(1, call, *args, context=context, heap=manual)
+    for _ in ("armed", "stopped", "fired"):
+        assert (timer.func, timer.args, timer.heap) == (call, args, manual)
+        assert type(timer.args) is tuple
+        timer.stop()
+    timer.reset(0)
+    manual.advance(0)
+    assert (timer.func, timer.args, timer.heap, timer.active) == (call, args, manual, False)
+
+
+def test_a_channel_timer_calls_nothing(manual):
+    timer = Timer(1, heap=manual)
+    assert (timer.func, timer.args, timer.heap) == (None, (), manual)
+    assert Timer(1).heap is default_heap()
+
+
+@pytest.mark.parametrize("name", ["heap", "func", "args"])
+def test_what_a_timer_calls_and_where_is_read_only(manual, name):
+    timer = AfterFunc(1, call, heap=manual)
+    with pytest.raises(AttributeError):
+        setattr(timer, name, None)
+    with pytest.raises(AttributeError):
+        delattr(timer, name)
+
+
+@pytest.mark.parametrize("make", [after, tick])
+def test_a_bare_channel_may_be_on_a_heap_of_ones_own(manual, make):
+    channel = make(2, heap=manual)
+    assert len(manual) == 1
+    with use(ManualHeap()) as other:
+        kept = make(2, heap=None)
+        assert (len(manual), len(other)) == (1, 1)
+        other.close()
+    assert kept.poll() is None
+    manual.advance(2)
+    assert channel.poll() == 2.0
+    manual.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        make(2, heap=manual)
 
 
 def test_a_closed_heap_refuses_arming_and_its_handles_are_inactive(heap):

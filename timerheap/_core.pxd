@@ -33,7 +33,7 @@ cdef class ManualHeap(TimerHeap):
 
 @cython.final
 cdef class Timer:
-    cdef TimerHeap heap
+    cdef readonly TimerHeap heap
     cdef th_timer t
 
 

@@ -116,6 +116,36 @@ cdef object called(Timer self):
     return <object>func if func != NULL else None
 
 
+cdef tuple arguments_of(Timer self):
+    """What a function timer calls it with; () where called() is None."""
+    cdef th_block* block
+    cdef PyObject* args
+    cdef uint16_t flags = th_fixed_flags(&self.t)
+    cdef size_t i
+    if FREE_THREADED:
+        th_lock(self.heap.core)
+    args = <PyObject*>self.t.args           # NULL once the collector has cleared the timer
+    if FREE_THREADED:
+        th_unlock(self.heap.core)
+    if args == NULL:
+        return ()
+    if flags & TH_ARGS_ONE:
+        return (<object>args,)
+    block = <th_block*>args
+    return tuple([<object><PyObject*>block.items[i] for i in range(block.nargs)])
+
+
+cdef str time_left(Timer self):
+    """For people to read."""
+    when = self.when                        # once: without a GIL it may be None the next time
+    if when is None:
+        return "inactive"
+    if when == INFINITY:
+        return "never due"
+    left = when - to_seconds(th_now(self.heap.core))
+    return f"due in {left:.6f} s" if left > 0 else "due now"
+
+
 @cython.final
 cdef class Timer:
     """A timer that delivers one value on its channel, c, delay seconds from now: the deadline, as
@@ -125,7 +155,7 @@ cdef class Timer:
     less is due at once, inf is never. A float that is nearest to a whole number of nanoseconds is
     that number, any other is rounded up. AfterFunc makes Timers that call a function instead; their c
     is None. Dropping a channel timer with its channel cancels it; a function timer fires whether or
-    not its handle is kept.
+    not its handle is kept. heap is the TimerHeap that it is armed on.
     """
 
     def __cinit__(self, delay, *, heap=None):
@@ -216,13 +246,22 @@ cdef class Timer:
         th_unlock(self.heap.core)
         return deadline_or_inf(when) if active else None
 
+    @property
+    def func(self):
+        """The function that it calls; None for a channel timer."""
+        return called(self)
+
+    @property
+    def args(self):
+        """The arguments that it calls its function with, a tuple."""
+        return arguments_of(self)
+
     def __repr__(self):
         what = "Timer"
         func = called(self)
         if func is not None:
             what = f"AfterFunc {func!r}"
-        when = self.when                # once: without a GIL it may be None the next time
-        return f"<timerheap.{what} {'inactive' if when is None else f'due at {when:.9f}'}>"
+        return f"<timerheap.{what} {time_left(self)}>"
 
     def __reduce__(self):
         raise TypeError("cannot copy or pickle 'Timer' objects")
