@@ -97,6 +97,47 @@ def test_close_waits_for_what_the_executor_has_begun_whose_errors_are_told(poole
     assert errors == [(error, timer)]
 
 
+def test_a_close_with_a_timeout_does_not_wait_longer_for_the_executor(pooled, errors):
+    """And what it did not wait for is told of all the same, by the hook that the heap had."""
+    inside, leave = threading.Event(), threading.Event()
+    error = ValueError("mine")
+
+    def late():
+        inside.set()
+        leave.wait(PATIENCE)
+        raise error
+
+    timer = AfterFunc(0, late, heap=pooled)
+    assert inside.wait(PATIENCE)
+    for timeout in (0, 0.02):
+        with pytest.raises(TimeoutError):
+            pooled.close(timeout)
+        assert pooled.closed
+    closing = Background(pooled.close, PATIENCE)
+    time.sleep(0.02)
+    assert closing.running
+    leave.set()
+    closing.result()
+    assert errors == [(error, timer)]
+
+
+def test_an_error_goes_to_the_hook_that_the_heap_has_by_then(pooled, errors):
+    inside, leave, later = threading.Event(), threading.Event(), []
+    error = ValueError("mine")
+
+    def late():
+        inside.set()
+        leave.wait(PATIENCE)
+        raise error
+
+    timer = AfterFunc(0, late, heap=pooled)
+    assert inside.wait(PATIENCE)
+    pooled.on_error = lambda *args: later.append(args)
+    leave.set()
+    wait_until(lambda: later)
+    assert (errors, later) == ([], [(error, timer)])
+
+
 def test_close_calls_off_what_the_executor_has_not_begun():
     calls, inside, leave, futures = [], threading.Event(), threading.Event(), []
 

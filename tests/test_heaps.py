@@ -2,12 +2,14 @@
 
 import ctypes
 import gc
+import math
 import threading
 import time
 import weakref
+from datetime import timedelta
 
 import pytest
-from helpers import FAR, PATIENCE, run_ok, wait_until
+from helpers import FAR, PATIENCE, Background, run_ok, wait_until
 
 from timerheap import AfterFunc, Ticker, Timer, TimerHeap, default_heap, sleep
 from timerheap.testing import ManualHeap, use
@@ -328,6 +330,141 @@ def test_two_heaps_whose_callbacks_close_each_other_end():
     AfterFunc(0, close, one, heap=other)
     wait_until(lambda: len(ended) == 2)
     wait_until(lambda: not workers("one") and not workers("other"))
+
+
+@pytest.mark.parametrize("timeout", [0, -1, 0.05, timedelta(milliseconds=50)])
+def test_a_close_with_a_timeout_waits_no_longer_and_the_heap_is_closed(timeout):
+    heap, inside, leave = TimerHeap("late"), threading.Event(), threading.Event()
+    AfterFunc(0, lambda: inside.set() or leave.wait(PATIENCE), heap=heap)
+    neighbour = AfterFunc(FAR, int, heap=heap)
+    assert inside.wait(PATIENCE)
+    for _ in range(2):
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            heap.close(timeout)
+        assert time.monotonic() - began >= (0.05 if timeout not in (0, -1) else 0)
+        assert heap.closed
+        assert not neighbour.active
+        assert len(heap) == 0
+    with pytest.raises(RuntimeError, match="closed"):
+        neighbour.reset(1)
+    closing = Background(heap.close, PATIENCE)
+    time.sleep(0.02)
+    assert closing.running
+    leave.set()
+    assert closing.result() is None
+    assert not workers("late")
+    heap.close(0)
+
+
+def test_a_close_with_a_timeout_is_over_when_nothing_runs(heap):
+    AfterFunc(FAR, int, heap=heap)
+    heap.close(PATIENCE)
+    heap.close(0)
+    assert heap.closed
+    assert not workers("test")
+
+
+def test_a_close_that_only_looks_finds_nothing_running_in_a_parked_worker():
+    """Which needs a moment to leave, and is in no callback."""
+    for _ in range(50):
+        heap = TimerHeap()
+        AfterFunc(FAR, int, heap=heap)
+        heap.close(0)
+        heap.close()
+
+
+@pytest.mark.parametrize("patience", [None, 10])
+def test_a_close_from_a_callback_does_not_wait_for_that_one(patience):
+    ended = []
+    heap = TimerHeap(patience=patience)
+    AfterFunc(0, lambda: ended.append(heap.close(0)), heap=heap)
+    wait_until(lambda: ended)
+    assert ended == [None]
+    assert heap.closed
+    heap.close()
+
+
+def test_a_close_with_a_timeout_knows_of_callbacks_that_were_left_to_themselves():
+    """They have lost the worker's post: close() waits for them as well, and says so if they still run."""
+    heap, leave = TimerHeap("patient", patience=0.01), threading.Event()
+    for _ in range(3):
+        AfterFunc(0, leave.wait, PATIENCE, heap=heap)
+    wait_until(lambda: heap.stats()["handovers"] >= 2)
+    with pytest.raises(TimeoutError):
+        heap.close(0.02)
+    with pytest.raises(TimeoutError):
+        heap.close(0)
+    leave.set()
+    heap.close(PATIENCE)
+    assert not workers("patient")
+    assert heap.on_error is None
+
+
+def test_a_manual_heap_closes_with_a_timeout_too(manual):
+    AfterFunc(1, int, heap=manual)
+    manual.close(1)
+    manual.close(timeout=0)
+    assert manual.closed
+    assert len(manual) == 0
+
+
+@pytest.mark.parametrize(("timeout", "kind"), [("5", TypeError), (math.nan, ValueError)])
+def test_a_close_with_a_bad_timeout_closes_nothing(heap, timeout, kind):
+    timer = AfterFunc(FAR, int, heap=heap)
+    with pytest.raises(kind):
+        heap.close(timeout)
+    assert not heap.closed
+    assert timer.active
+
+
+def test_ctrl_c_breaks_out_of_a_close_with_a_timeout():
+    run_ok("""
+        import os, signal, threading, time
+        from timerheap import AfterFunc, TimerHeap
+        inside, leave = threading.Event(), threading.Event()
+        heap = TimerHeap()
+        AfterFunc(0, lambda: inside.set() or leave.wait(30), heap=heap)
+        inside.wait(30)
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        began = time.monotonic()
+        try:
+            heap.close(25)
+        except KeyboardInterrupt:
+            leave.set()
+        assert leave.is_set() and time.monotonic() - began < 25
+        heap.close(25)
+    """)
+
+
+def test_the_greatest_lateness_is_told(heap):
+    """Of the first sixteen of a run, and of each 128th from its first on."""
+    gate = threading.Event()
+    assert heap.stats()["late_max"] == 0.0
+    AfterFunc(0, gate.wait, PATIENCE, heap=heap)
+    AfterFunc(0, time.sleep, 0.05, heap=heap)
+    AfterFunc(0, int, heap=heap)
+    gate.set()
+    wait_until(lambda: heap.stats()["fired"] == 3)
+    first = heap.stats()["late_max"]
+    assert 0.05 <= first < PATIENCE
+
+    gate = threading.Event()
+    begun = threading.Event()
+    AfterFunc(0, lambda: begun.set() or gate.wait(PATIENCE), heap=heap)
+    assert begun.wait(PATIENCE)
+    for number in range(129):
+        AfterFunc(0, time.sleep, first if number == 100 else 0, heap=heap)
+    gate.set()
+    wait_until(lambda: heap.stats()["fired"] == 133)
+    assert heap.stats()["late_max"] > first
+
+
+def test_a_callback_that_is_on_time_by_a_manual_clock_is_not_late(manual):
+    for delay in range(300):
+        AfterFunc(delay, int, heap=manual)
+    manual.advance(300)
+    assert manual.stats()["late_max"] == 0.0
 
 
 def test_check_tells_what_is_broken_with_index_and_values():

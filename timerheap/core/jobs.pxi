@@ -158,15 +158,17 @@ cdef int follow(Job job, future) except -1:
 
 # ---- the end of a heap, and a fork ----------------------------------------------------------------------------------
 
-cdef int end_jobs(TimerHeap heap) except -1:
-    """Call off the jobs that have not begun, and wait for those that have."""
+cdef bint end_jobs(TimerHeap heap, int64_t until) except -1:
+    """Call off the jobs that have not begun, and wait for those that have until the absolute time, TH_NEVER for ever:
+    False when some of them are not over by then."""
     cdef Job job
+    cdef bint over = True
     cdef list jobs = list(heap.jobs or ())
     for job in jobs:
         call_off(job)
     for job in jobs:
-        await_job(job)
-    return 0
+        over = await_job(job, until) and over
+    return over
 
 
 cdef int call_off(Job job) except -1:
@@ -183,18 +185,21 @@ cdef int call_off(Job job) except -1:
     return 0
 
 
-cdef int await_job(Job job) except -1:
+cdef bint await_job(Job job, int64_t until) except -1:
     cdef uint32_t state
-    while True:
+    cdef bint late = False
+    while not late:
+        late = th_monotonic() >= until      # as await_end does
         state = th_word(&job.state)
         mine = state == JOB_RUNS and job.thread == current_thread()
         if state == JOB_DONE or state == JOB_OFF or state == JOB_CLOSES or mine:
-            return 0
+            return True
         if state == JOB_AWAY and job.unheard:
-            return 0
+            return True
         with nogil:
-            th_await_word(&job.state, state, signals_at())
+            th_await_word(&job.state, state, min(until, signals_at()))
         PyErr_CheckSignals()
+    return False
 
 
 cdef list enter_close():

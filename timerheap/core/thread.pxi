@@ -252,15 +252,16 @@ cdef inline int ready(TimerHeap heap) except -1:
 
 # ---- end ------------------------------------------------------------------------------------------------------------
 
-cdef int await_end(th_post* post, int64_t until) except -1:
+cdef bint await_end(th_post* post, int64_t until) except -1:
     """Wait for the end of a worker until the absolute time, TH_NEVER for ever, or until its callback waits in a close()
-    itself. Runs signal handlers."""
-    cdef bint over = False
-    while not over and (until == TH_NEVER or th_monotonic() < until):
+    itself: False when neither has come. Runs signal handlers."""
+    cdef bint over = False, late = False
+    while not (over or late):
+        late = th_monotonic() >= until      # asked before the look: the last one comes after that time
         with nogil:
             over = th_post_await(post, True, min(until, signals_at()))
         PyErr_CheckSignals()
-    return 0
+    return over
 
 
 cdef list posts_of(TimerHeap heap):
@@ -287,19 +288,30 @@ cdef list posts_of(TimerHeap heap):
     return holders
 
 
-cdef int join_workers(TimerHeap heap, int64_t until) except -1:
+cdef bint calls_back(th_core* c, th_post* post) noexcept nogil:
+    """Takes M. Whether the thread is in a callback, or about to find that it has none to launch."""
+    cdef bint busy
+    th_lock(c)
+    busy = post.lost != NULL or (c.post == post and c.firing)
+    th_unlock(c)
+    return busy
+
+
+cdef bint join_workers(TimerHeap heap, int64_t until) except -1:
     """Wait for the worker and the standby, that have been told to leave (closed or exiting), and for those that have
-    lost the post, until the absolute time, TH_NEVER for ever.
+    lost the post, until the absolute time, TH_NEVER for ever: False when some are in a callback then. A parked one
+    needs a moment to leave.
 
     Not for the calling thread, should it be one of them, that is in a callback.
     """
     cdef Post holder
+    cdef bint over = True
     posts = posts_of(heap)
     th_signal_all(heap.core)
     for holder in posts:
         if not th_post_mine(holder.post):
-            await_end(holder.post, until)
-    return 0
+            over = (await_end(holder.post, until) or not calls_back(heap.core, holder.post)) and over
+    return over
 
 
 def stop_at_exit():

@@ -171,7 +171,7 @@ cdef class TimerHeap:
         return native + th_counted(&self.core.handles) * TIMER_BYTES + th_counted(&self.core.channels) * CHANNEL_BYTES
 
     def stats(self):
-        """Counts since the heap was made, all ints. The ledger: arms == fired + received +
+        """Counts since the heap was made. The ledger: arms == fired + received +
         cancelled + armed - tickers.
 
         armed: len(heap). arms: armings of one-shot timers. fired: callbacks launched. received:
@@ -232,15 +232,23 @@ cdef class TimerHeap:
         if not good:
             raise AssertionError(f"{f.what.decode()} at index {f.index}: {f.left} and {f.right}")
 
-    def close(self):
+    def close(self, timeout=None):
         """Cancel every timer: handles are inactive, blocked receivers get RuntimeError, arming
         raises RuntimeError. Callbacks that an executor has not begun are called off.
 
         Waits for callbacks that are running, the executor's too: none begins once close() has
         returned. Not for the one that it is called from, nor for one that is in a close() itself,
-        nor when the interpreter is on its way out. May be called again.
+        nor when the interpreter is on its way out.
+
+        TimeoutError when some still run after timeout seconds (as a delay is given; 0 only looks).
+        The heap is closed then all the same, none begins any more, and another close() waits on.
         """
         cdef th_core* c = self.core
+        cdef int64_t ns = 0, until = TH_NEVER
+        cdef bint over = True
+        if timeout is not None:
+            to_ns(timeout, &ns, b"TimerHeap.close() timeout")
+            until = th_deadline(th_monotonic(), ns)
         th_lock(c)
         first = not c.closed
         c.closed = True
@@ -250,11 +258,13 @@ cdef class TimerHeap:
         if not c.manual and not c.exiting:
             mine = enter_close()
             try:
-                join_workers(self, TH_NEVER)
-                end_jobs(self)
+                over = join_workers(self, until)
+                over = end_jobs(self, until) and over
             finally:
                 leave_close(mine)
         if first and not c.running:
             let_run_go(c, <PyObject*>self)      # of a worker that has died
-        if not (c.advancer if c.manual else c.running or c.losers != NULL):   # else by whoever runs a callback at the moment
+        if not (c.advancer if c.manual else c.running or c.losers != NULL):     # else by whoever runs a callback
             drop_hooks(self)
+        if not over:
+            raise TimeoutError("callbacks of the timer heap still run; it is closed")
