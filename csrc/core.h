@@ -74,6 +74,7 @@ typedef struct th_core {
     uint64_t rekeyed;        /* stale keys brought up to date; guard M */
     uint64_t wakeups;        /* returns from the condition variable; guard M */
     uint64_t batches, longest; /* runs, and the entries of the longest; the worker's own */
+    _Atomic int64_t late_max; /* ns that a callback was seen to be late at most; who fires writes */
     size_t errors;           /* callbacks that raised; th_count */
     size_t handles, channels; /* Timer and Channel objects of this heap in memory; th_count */
 
@@ -144,6 +145,14 @@ static inline int64_t th_due(th_core *c)
     if (c->manual)
         return atomic_load_explicit(&c->manual_due, memory_order_relaxed);
     return th_monotonic();
+}
+
+/* A callback with this deadline is about to be launched, by whoever fires. */
+static inline void th_note_late(th_core *c, int64_t when)
+{
+    int64_t late = th_now(c) - when;
+    if (late > atomic_load_explicit(&c->late_max, memory_order_relaxed))
+        atomic_store_explicit(&c->late_max, late, memory_order_relaxed);
 }
 
 static inline void th_set_due(th_core *c, int64_t due)

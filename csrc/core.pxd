@@ -34,6 +34,7 @@ cdef extern from "core.h" nogil:
         uint64_t wakeups
         uint64_t batches
         uint64_t longest
+        int64_t late_max
         size_t errors
         size_t handles
         size_t channels
@@ -70,6 +71,7 @@ cdef extern from "core.h" nogil:
     uint64_t th_thread()
     int64_t th_now(th_core* c)
     int64_t th_due(th_core* c)
+    void th_note_late(th_core* c, int64_t when)
     void th_set_due(th_core* c, int64_t due)
     void th_set_manual(th_core* c, int64_t now)
     void th_limit_due(th_core* c, int64_t when)

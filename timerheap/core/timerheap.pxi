@@ -178,9 +178,11 @@ cdef class TimerHeap:
         values received. cancelled: armings undone by stop, reset, close or fork. tickers: Tickers
         running, which none of the former counts. ticks: ticks received. errors: callbacks that
         raised. wakeups: times the worker woke. batches, longest_batch: runs of due timers and the
-        size of the largest. rekeyed: postponed timers sorted anew. peak: most function timers armed
-        at once. nbytes: see nbytes. threads: of the heap, the standby of one with patience and what callbacks block
-        included. handovers: callbacks over which a worker has lost its post.
+        size of the largest. late_max: seconds by which a callback was launched behind its deadline,
+        at most, of those looked at: the first 16 of each run, and one in 128 after them. rekeyed:
+        postponed timers sorted anew. peak: most function timers armed at once. nbytes: see nbytes.
+        threads: of the heap, the standby of one with patience and what callbacks block included.
+        handovers: callbacks over which a worker has lost its post.
         """
         cdef th_core* c = self.core
         nbytes = self.nbytes
@@ -208,6 +210,7 @@ cdef class TimerHeap:
             "wakeups": wakeups,
             "batches": batches,
             "longest_batch": longest,
+            "late_max": to_seconds(c.late_max),
             "rekeyed": rekeyed,
             "peak": peak,
             "nbytes": nbytes,

@@ -36,6 +36,7 @@
 
 cdef enum:
     GIL_SLICE = 128       # callbacks between two offers of the GIL
+    LATE_FIRST = 16       # callbacks of a run whose lateness is looked at, before one in GIL_SLICE is
 
 
 cdef inline void hold(th_core* c, PyObject* heap) noexcept:
@@ -119,6 +120,18 @@ cdef void launch(th_core* c, PyObject* heap, uint32_t turn, bint fire) noexcept:
         hold_no_more(c, heap)
 
 
+cdef void look_at_lateness(th_core* c, uint32_t turn) noexcept:
+    """Of the run entry that is launched next, if there is one, and if the run is still the caller's. Not of each: the
+    clock is a good part of a launch."""
+    if FREE_THREADED:
+        th_lock(c)
+    if (c.generation == turn and c.run_head < c.run_len and th_state(c.run[c.run_head].timer) == TH_DUE
+            and not c.closed):
+        th_note_late(c, c.run[c.run_head].when)
+    if FREE_THREADED:
+        th_unlock(c)
+
+
 cdef void fire_run(TimerHeap heap, uint32_t turn) noexcept:
     """Launch every entry of the run, in order, each callback in an empty context. The run is empty
     afterwards, unless the worker has to leave or has lost it.
@@ -144,6 +157,8 @@ cdef void fire_run(TimerHeap heap, uint32_t turn) noexcept:
             continue
         if not (FREE_THREADED and c.patience) and c.run_head + PREFETCH < c.run_len:
             prefetch(c.run[c.run_head + PREFETCH].timer)
+        if count < LATE_FIRST:
+            look_at_lateness(c, turn)
         launch(c, <PyObject*>heap, turn, context != NULL and not c.closed)
         if context != NULL and PyObject_Size(context) != 0:
             leave_context(&context)
@@ -151,6 +166,7 @@ cdef void fire_run(TimerHeap heap, uint32_t turn) noexcept:
         if count % GIL_SLICE == 0:
             with nogil:
                 pass
+            look_at_lateness(c, turn)
     leave_context(&context)
     th_lock(c)
     if c.generation == turn:
