@@ -64,6 +64,7 @@ typedef struct th_core {
     th_key *run;             /* due timers in firing order; the worker's own, but see TH_PINNED */
     size_t run_len, run_cap;
     size_t run_head;         /* next entry to launch; written by th_next_entry, for the standby reads it at any time */
+    uint64_t runs;           /* that are over; guard M */
     size_t run_peak;         /* entries ever in use since the mapping was last cut: what is resident */
 
     uint64_t seq;            /* arms so far; guard M */
@@ -98,6 +99,8 @@ typedef struct th_core {
     th_flag pausing;         /* the worker shall leave, to come back after a fork; guard M to write */
     int parked;              /* the worker is in its wait; guard M */
     th_flag firing;          /* the worker is in fire_run; guard M to write */
+    int readers;             /* without a GIL: pending() calls with copied keys and no references yet; guard M */
+    void *kept;              /* PyObject *, handles that have died meanwhile, linked through t.when; guard M */
     int sorting;             /* the worker permutes the run without M: check() must wait; guard M to write */
     int left_holding;        /* after forks: how often a parent's heap held itself, see "Life" in worker.pxi */
     uint32_t generation;     /* counts forks and hand-overs: whoever finds it changed has lost the run, and the post;

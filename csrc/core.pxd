@@ -23,6 +23,7 @@ cdef extern from "core.h" nogil:
         size_t run_len
         size_t run_cap
         size_t run_head
+        uint64_t runs
         size_t run_peak
         uint64_t seq
         uint64_t inherited
@@ -58,6 +59,8 @@ cdef extern from "core.h" nogil:
         int pausing
         int parked
         int firing
+        int readers
+        void* kept
         int sorting
         int left_holding
         uint32_t generation

@@ -67,6 +67,8 @@ static void th_disown(th_core *c)
     c->live = c->len = c->rising = 0;
     c->stops = c->buried = c->sweep_at = 0;
     c->run_head = c->run_len = 0;
+    c->readers = 0; /* threads that are not in the child */
+    c->kept = NULL;
     memset(&c->orphans, 0, sizeof(c->orphans));
 }
 

@@ -44,6 +44,7 @@ the parts that work on objects stand above those that make them; and timerproc, 
     worker.pxi        timerproc: launch, fire, hand over                        <- callbacks run
     fork.pxi          what a fork takes of Python, csrc/fork.h having the rest  <- a fork is handled
     channel_states.pxi  a channel's states: arm, take, stop                     <- a channel timer's as well
+    pending.pxi       a snapshot of what is armed
     timerheap.pxi     TimerHeap
     default.pxi       the default heap
     watches.pxi       the deadlines that a blocked receiver watches
@@ -92,6 +93,7 @@ include "core/thread.pxi"
 include "core/worker.pxi"
 include "core/fork.pxi"
 include "core/channel_states.pxi"
+include "core/pending.pxi"
 include "core/timerheap.pxi"
 include "core/default.pxi"
 include "core/watches.pxi"

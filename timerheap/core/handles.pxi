@@ -109,8 +109,25 @@ cdef int visit_call(th_timer* t, visitproc visit, void* arg) noexcept:
     return result
 
 
+cdef inline bint keep(th_core* c, th_timer* t) noexcept nogil:
+    """With M held. Whether the memory of an IDLE handle has to stay, for the sake of a pending() in another thread:
+    then it goes by release_kept."""
+    if not FREE_THREADED or c.readers == 0:
+        return False
+    t.when = <int64_t><size_t>c.kept
+    c.kept = <void*>handle_of(t)
+    return True
+
+
 cdef void free_record(th_core* c, th_timer* t) noexcept:
     """Free the memory of an orphan or a carcass whose func and args have been moved out."""
+    cdef bint kept
+    if FREE_THREADED:
+        th_lock(c)
+        kept = keep(c, t)
+        th_unlock(c)
+        if kept:
+            return
     if t.flags & TH_ORPHAN:
         th_lock(c)
         th_slab_free(&c.orphans, t, sizeof(th_timer))
@@ -197,6 +214,7 @@ cdef int timer_let_go(PyObject* self) noexcept:
     cdef void* func = NULL
     cdef void* args = NULL
     cdef uint16_t flags
+    cdef bint kept
     cdef PyObject* heap = <PyObject*>(<Timer>self).heap
     if (<Timer>self).heap is None:
         return True
@@ -205,8 +223,9 @@ cdef int timer_let_go(PyObject* self) noexcept:
     c = (<Timer>self).heap.core
     th_lock(c)
     if let_go(c, t):
+        kept = keep(c, t)
         th_unlock(c)
-        return True
+        return not kept
     flags = t.flags
     if t.state == TH_IDLE:
         func = t.func
@@ -229,6 +248,18 @@ cdef void timer_release(PyObject* self) noexcept:
     drop_call(t.func, t.args, t.flags)
     xdecref(heap)
     th_del_timer(self)
+
+
+cdef void release_kept(PyObject* kept) noexcept:
+    """What keep() has kept, once core.kept is empty again. A carcass has nothing left but its memory."""
+    cdef PyObject* self
+    while kept != NULL:
+        self = kept
+        kept = <PyObject*><size_t>(<Timer>self).t.when
+        if (<Timer>self).t.flags & TH_CARCASS:
+            th_del_timer(self)
+        else:
+            timer_release(self)
 
 
 cdef void put_off(PyObject* self) noexcept:

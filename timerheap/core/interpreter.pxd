@@ -42,6 +42,8 @@ cdef extern from "Python.h":
     void incref "Py_INCREF"(void* o)
     void decref "Py_DECREF"(void* o)
     Py_ssize_t refcount "Py_REFCNT"(void* o)
+    PyObject* init_object "PyObject_Init"(PyObject* o, PyTypeObject* type)
+    bint gc_is_tracked "PyObject_GC_IsTracked"(PyObject* o)
     unsigned long start_thread "PyThread_start_new_thread"(void (*)(void*) noexcept nogil, void*) noexcept nogil
     PyObject* get_handled "PyErr_GetHandledException"()
     void set_handled "PyErr_SetHandledException"(PyObject* exception)

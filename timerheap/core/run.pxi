@@ -278,6 +278,7 @@ cdef inline void end_run(th_core* c) noexcept nogil:
     """All of the run has been launched."""
     th_assert_held(c)
     c.run_head = c.run_len = 0
+    c.runs += 1
     trim_run(c)
 
 

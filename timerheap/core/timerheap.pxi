@@ -170,6 +170,16 @@ cdef class TimerHeap:
         th_unlock(self.core)
         return native + th_counted(&self.core.handles) * TIMER_BYTES + th_counted(&self.core.channels) * CHANNEL_BYTES
 
+    def pending(self):
+        """What the heap is going to call: a list of (when, timer) for each function timer that
+        stop() would cancel, by deadline, equal ones in the order of arming; inf is never. Timers
+        whose handles were dropped are there too, with a handle again. Empty once the heap is closed.
+
+        A snapshot, whole with a GIL. Without one, a timer that another thread arms or stops meanwhile
+        may be in it or not.
+        """
+        return pending_pairs(self)
+
     def stats(self):
         """Counts since the heap was made. The ledger: arms == fired + received +
         cancelled + armed - tickers.
