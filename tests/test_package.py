@@ -29,9 +29,10 @@ SIGNATURES = {
     "TimerHeap": "(name='timerheap', *, executor=None, on_error=None, patience=None, tolerance=0.0)",
     "TimerHeap.stats": "(self, /)",
     "TimerHeap.check": "(self, /)",
-    "TimerHeap.close": "(self, /)",
-    "after": "(delay)",
-    "tick": "(period)",
+    "TimerHeap.close": "(self, /, timeout=None)",
+    "TimerHeap.pending": "(self, /)",
+    "after": "(delay, *, heap=None)",
+    "tick": "(period, *, heap=None)",
     "sleep": "(delay)",
     "select": "(*channels, timeout=None)",
     "default_heap": "()",
@@ -74,8 +75,8 @@ def test_signature_is_visible(path, signature):
 
 
 @pytest.mark.parametrize(
-    "path", [*SIGNATURES, "Channel", "Timer.active", "Timer.when", "Timer.c", "Ticker.period",
-             "TimerHeap.nbytes"]
+    "path", [*SIGNATURES, "Channel", "Timer.active", "Timer.when", "Timer.c", "Timer.func", "Timer.args",
+             "Ticker.period", "TimerHeap.nbytes", "TimerHeap.on_error"]
 )  # fmt: skip
 def test_docstring_is_visible(path):
     assert inspect.getdoc(find(path))
