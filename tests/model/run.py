@@ -25,10 +25,13 @@ SAFE = "no deadlock, no lost wake-up, never early, exact ledger"
 RESCUED = "no timer left behind for good"
 REPLACED = "a dead worker is replaced by the next arming"
 LET_GO = "what a dead worker had collected is cancelled by close"
+BEHIND = "nobody waits for ever behind a callback that blocks, one owner of the run; and the above"
+ON_GRID = "never two calls at once, on the grid, none after a stop, none missing; exact ledger"
 LIFE = "the core is freed once, in the end, and not used then; and the above"
 
 # Kinds of search: flags of the C compiler, flags of the verifier.
 SAFETY = (["-DSAFETY"], [])
+SMALL = (["-DSAFETY", "-O0"], [])                           # to compile it well takes longer than the search
 LOOPS = (["-DNP"], ["-l"])
 LOOPS_ALONE = (LOOPS[0], [*LOOPS[1], "-A", "-E"])           # neither assertions nor end states
 LIVENESS = (["-DNFAIR=4"], ["-a", "-f", "-N", "fires"])
@@ -71,6 +74,35 @@ CONFIGURATIONS = [
     ("GIL, life, close", LIFE, "GIL LIFE CALLERS=1 OPS=2 CMAX=2 SPURIOUS=0 CLOSES=1 INSIDE=1", SAFETY),
     ("GIL, life, failing starts", LIFE, "GIL LIFE CALLERS=1 OPS=2 CMAX=2 SPURIOUS=0 FORKS=1 FAILS=2", SAFETY),
     ("GIL, life, fork", LIFE, "GIL LIFE CALLERS=1 OPS=2 CMAX=2 SPURIOUS=0 FORKS=1 REARMS=1", SAFETY),
+    ("hand-over", BEHIND, "PATIENCE BLOCKS=1 CALLERS=2 OPS=1 CMAX=2 SPURIOUS=0", SMALL),
+    ("hand-over, twice", BEHIND, "PATIENCE BLOCKS=2 CALLERS=1 OPS=3 CMAX=2 SPURIOUS=0", SMALL),
+    ("hand-over, for nothing", BEHIND, "PATIENCE BLOCKS=1 TAKES=1 CALLERS=1 OPS=2 CMAX=2 SPURIOUS=1", SMALL),
+    ("hand-over, callbacks arm", BEHIND, "PATIENCE BLOCKS=1 CALLERS=1 OPS=2 CMAX=2 SPURIOUS=0 REARMS=2", SMALL),
+    ("hand-over, close", BEHIND, "PATIENCE BLOCKS=1 CALLERS=1 OPS=2 CMAX=2 SPURIOUS=0 CLOSES=1", SMALL),
+    ("hand-over, close, apart", BEHIND, "PATIENCE BLOCKS=1 CALLERS=1 OPS=1 CMAX=2 SPURIOUS=0 CLOSES=1 JOIN_APART",
+     SMALL),
+    ("hand-over, close inside", BEHIND, "PATIENCE TAKES=1 CALLERS=1 OPS=2 CMAX=2 SPURIOUS=0 INSIDE=2", SMALL),
+    ("hand-over, close both", BEHIND, "PATIENCE BLOCKS=1 CALLERS=1 OPS=1 CMAX=2 SPURIOUS=0 CLOSES=1 INSIDE=1", SMALL),
+    ("hand-over, fork", BEHIND, "PATIENCE BLOCKS=1 CALLERS=1 OPS=2 CMAX=2 SPURIOUS=0 FORKS=1", SMALL),
+    ("hand-over, dying worker", BEHIND, "PATIENCE BLOCKS=1 TAKES=1 CALLERS=1 OPS=2 CMAX=2 SPURIOUS=0 DEATHS=1", SMALL),
+    ("hand-over, failing starts", BEHIND, "PATIENCE BLOCKS=1 CALLERS=1 OPS=2 CMAX=2 SPURIOUS=0 FAILS=1 CLOSES=1",
+     SMALL),
+    ("hand-over, life", LIFE, "LIFE PATIENCE BLOCKS=1 CALLERS=1 OPS=2 CMAX=2 SPURIOUS=0 CLOSES=1", SMALL),
+    ("hand-over, life, fork", LIFE, "LIFE PATIENCE BLOCKS=1 CALLERS=1 OPS=1 CMAX=2 SPURIOUS=0 FORKS=1", SMALL),
+    ("GIL, hand-over", LIFE, "GIL LIFE PATIENCE BLOCKS=1 TAKES=1 CALLERS=1 OPS=2 CMAX=2 SPURIOUS=0", SMALL),
+    ("GIL, hand-over, close", LIFE,
+     "GIL LIFE PATIENCE BLOCKS=1 CALLERS=1 OPS=2 CMAX=2 SPURIOUS=0 CLOSES=1 INSIDE=1", SMALL),
+    ("GIL, hand-over, fork", BEHIND, "GIL PATIENCE BLOCKS=1 CALLERS=1 OPS=2 CMAX=2 SPURIOUS=0 FORKS=1", SMALL),
+    ("every", ON_GRID, "PERIODIC CALLERS=2 OPS=1 CMAX=4 SPURIOUS=0", SMALL),
+    ("every, callbacks arm", ON_GRID, "PERIODIC CALLERS=1 OPS=2 CMAX=4 SPURIOUS=0 REARMS=1 NOMEM=1", SMALL),
+    ("every, life", LIFE, "LIFE PERIODIC CALLERS=1 OPS=2 CMAX=3 SPURIOUS=0 REARMS=1", SMALL),
+    ("every, executor", ON_GRID, "PERIODIC EXECUTOR CALLERS=1 OPS=2 CMAX=4 SPURIOUS=0 CLOSES=1", SMALL),
+    ("every, hand-over", ON_GRID, "PERIODIC PATIENCE BLOCKS=1 CALLERS=1 OPS=2 CMAX=4 SPURIOUS=0", SMALL),
+    ("GIL, every, close", ON_GRID, "GIL PERIODIC CALLERS=1 OPS=2 CMAX=4 SPURIOUS=0 NOMEM=1 CLOSES=1", SMALL),
+    ("GIL, every, hand-over", ON_GRID, "GIL PERIODIC PATIENCE BLOCKS=1 CALLERS=1 OPS=2 CMAX=3 SPURIOUS=0 NOMEM=1",
+     SMALL),
+    ("loops, hand-over", "every execution is finite",
+     "PATIENCE BLOCKS=1 TAKES=1 CALLERS=1 OPS=1 CMAX=2 SPURIOUS=0 REARMS=1", LOOPS),
     ("loops", "every execution is finite", "CALLERS=1 OPS=2 CMAX=3 SPURIOUS=1 YIELDS=1 REARMS=1", LOOPS),
     ("loops, fork", "every execution is finite", "CALLERS=1 OPS=1 CMAX=2 SPURIOUS=0 FORKS=1 FAILS=1", LOOPS),
     ("liveness", "what is due fires or is cancelled", "CALLERS=1 OPS=2 CMAX=3 SPURIOUS=1 LIVENESS", LIVENESS),
@@ -85,6 +117,10 @@ KEPT = "freed==(live==0)"
 FREED = "!(freed)"
 GONE = "refs>0"
 UNKNOWN = "assertion violated known"
+OWNER = "post==(me+1)"
+BEHIND_IT = "spare_refused"
+RETURNED = "busy[0]"
+HANDLE = "handle>0"
 CYCLE = "acceptance cycle"
 SPIN = "non-progress cycle"
 
@@ -150,6 +186,69 @@ MUTANTS = [
     ("M_FORGET_KEEPS_READY", "the weak reference's end does not make arming ask again",
      "GIL LIFE OPS=3 CALLERS=1 COLLECTS=1", UNKNOWN, SAFETY),
     ("M_GIL_UNDER_M", "the worker asks for the GIL while it holds M", "GIL OPS=1", STUCK, SAFETY),
+    ("M_GENERATION_LATE", "the worker notes the generation after the hold that says that it fires",
+     "PATIENCE TAKES=1 OPS=2 CALLERS=1", OWNER, SAFETY),
+    ("M_GENERATION_KEPT", "a hand-over does not count in the generation", "PATIENCE BLOCKS=1 OPS=2 CALLERS=1", OWNER,
+     SAFETY),
+    ("M_LAUNCH_UNCHECKED", "whose the run is is not looked at in the hold of the launch",
+     "PATIENCE TAKES=1 OPS=2 CALLERS=1", OWNER, SAFETY),
+    ("M_LAUNCH_UNCHECKED", "nor after the GIL was given up", "GIL PATIENCE TAKES=1 OPS=2 CALLERS=1", OWNER, SAFETY),
+    ("M_TAKEN_WITHOUT_GIL", "the standby takes over under M alone", "GIL PATIENCE TAKES=1 OPS=2 CALLERS=1", OWNER,
+     SAFETY),
+    ("M_TAKEN_IDLE", "the standby takes over from a worker that fires nothing", "PATIENCE TAKES=1 OPS=1 CALLERS=1",
+     "invalid end state", SAFETY),
+    ("M_TAKEN_CLOSED", "it takes over in a closed heap, and close does not see all posts in one hold",
+     "PATIENCE BLOCKS=1 OPS=2 CALLERS=1 CLOSES=1 JOIN_APART", RETURNED, SAFETY),
+    ("M_TAKER_ALONE", "who takes over starts no standby", "PATIENCE BLOCKS=2 OPS=3 CALLERS=1", BEHIND_IT, SAFETY),
+    ("M_TAKER_UNHELD", "nor holds the heap", "LIFE PATIENCE BLOCKS=1 OPS=1 CALLERS=1", "refs>1", SAFETY),
+    ("M_STANDBY_UNWOKEN", "a run does not wake the standby", "PATIENCE BLOCKS=1 OPS=3 CALLERS=1", BEHIND_IT, SAFETY),
+    ("M_SLEEPS_BLIND", "the standby sleeps without a look at whether there is a run",
+     "PATIENCE BLOCKS=1 OPS=2 CALLERS=1", BEHIND_IT, SAFETY),
+    ("M_RESUME_NO_SPARE", "after a fork nobody brings back the standby of a worker that has not left",
+     "PATIENCE BLOCKS=1 OPS=2 CALLERS=1 FORKS=1 CMAX=2", BEHIND_IT, SAFETY),
+    ("M_FIRING_LATE", "the run ends in another hold than the look at whose it is", "PATIENCE TAKES=1 OPS=2 CALLERS=1",
+     "invalid end state", SAFETY),
+    ("M_RUN_EMPTIED_LATE", "the run is emptied in another hold than that look",
+     "PATIENCE BLOCKS=1 TAKES=1 OPS=2 CALLERS=1", BEHIND_IT, SAFETY),
+    ("M_LOST_LEAVES", "who has lost its post leaves it", "PATIENCE BLOCKS=1 OPS=1 CALLERS=1", "!(running)", SAFETY),
+    ("M_LOST_UNAWAITED", "close does not wait for those that have lost their post",
+     "PATIENCE BLOCKS=1 OPS=1 CALLERS=1 CLOSES=1", RETURNED, SAFETY),
+    ("M_SPARE_UNAWAITED", "nor for the standby", "PATIENCE BLOCKS=1 OPS=1 CALLERS=1", "!(spare)", SAFETY),
+    ("M_WATCH_QUIET", "close does not signal the standby", "PATIENCE BLOCKS=1 OPS=1 CALLERS=1", "invalid end state",
+     SAFETY),
+    ("M_SPARE_REFUSAL_UNTOLD", "a standby that was refused has not ended for those who await that",
+     "PATIENCE BLOCKS=1 OPS=1 CALLERS=1 FAILS=1 CLOSES=1", STUCK, SAFETY),
+    ("M_HOOKS_UNCOUNTED", "the worker drops the hooks beside a callback of one that has lost its post",
+     "PATIENCE TAKES=1 OPS=2 CALLERS=1 CLOSES=1 INSIDE=1", "hooks", SAFETY),
+    ("M_LOST_HOOKS_KEPT", "the last that comes back does not drop the hooks",
+     "PATIENCE TAKES=1 OPS=1 CALLERS=1 CLOSES=1 INSIDE=1", "!(hooks)", SAFETY),
+    ("M_LOST_HOOKS_RUNNING", "or leaves them to a worker that has fired its last run",
+     "PATIENCE TAKES=1 OPS=2 CALLERS=1 INSIDE=2", "!(hooks)", SAFETY),
+    ("M_LOST_DIES_UNCOUNTED", "one that has lost its post and dies still counts",
+     "PATIENCE TAKES=1 OPS=1 CALLERS=1 DEATHS=1", "!(hooks)", SAFETY),
+    ("M_END_BLIND", "a thread that dies has looked before M whether it has its post",
+     "PATIENCE TAKES=1 OPS=1 CALLERS=1 DEATHS=1", "!(hooks)", SAFETY),
+    ("M_SPARE_UNSEEN", "whoever drops the heap does not see the standby", "LIFE PATIENCE TAKES=1 OPS=1 CALLERS=1",
+     KEPT, SAFETY),
+    ("M_SPARE_DETACH_QUIET", "nor signals it", "LIFE PATIENCE TAKES=1 OPS=1 CALLERS=1", KEPT, SAFETY),
+    ("M_LEAVES_SPARE", "the worker of a detached core frees it beside the standby",
+     "LIFE PATIENCE TAKES=1 OPS=1 CALLERS=1", FREED, SAFETY),
+    ("M_SPARE_FREES_NOT", "the standby that leaves last does not free it", "LIFE PATIENCE TAKES=1 OPS=1 CALLERS=1",
+     KEPT, SAFETY),
+    ("M_PERIOD_SETTLED", "a launch has nothing armed for a moment", "LIFE PERIODIC OPS=1 CALLERS=1 CMAX=4", "live==0",
+     SAFETY),
+    ("M_GRID_LATE", "missed periods are made up", "PERIODIC OPS=1 CALLERS=1 CMAX=4", "deadline[t]>clock", SAFETY),
+    ("M_CALLED_TWICE", "a call begins beside one that runs", "PERIODIC PATIENCE BLOCKS=1 OPS=1 CALLERS=1 CMAX=4",
+     "calls==0", SAFETY),
+    ("M_CALLING_KEPT", "a call that has returned still runs", "PERIODIC OPS=1 CALLERS=1 CMAX=4", "calls>0", SAFETY),
+    ("M_SKIPPED_FORGOTTEN", "after a call that was skipped no other comes",
+     "PERIODIC PATIENCE BLOCKS=1 OPS=1 CALLERS=1 CMAX=4", "period==0", SAFETY),
+    ("M_HEAD_FIRST", "the entry is done with before there is room for the next key",
+     "PERIODIC NOMEM=1 OPS=2 CALLERS=1 CMAX=4", "said[0]", SAFETY),
+    ("M_CALL_UNHELD", "the worker calls without a reference to the handle", "PERIODIC OPS=2 CALLERS=1 CMAX=4", HANDLE,
+     SAFETY),
+    ("M_JOB_KEPT", "stop does not call off a job that waits", "PERIODIC EXECUTOR OPS=2 CALLERS=1 CMAX=4", "called_off",
+     SAFETY),
     ("M_SIGNAL_SKIPPED", "an earlier deadline does not signal", "CALLERS=1 OPS=2 CMAX=3 LIVENESS", CYCLE,
      LIVENESS_ALONE),
     ("M_NO_REKEY", "the worker sleeps until the stale key of its root", "CALLERS=1 OPS=2 CMAX=3", SPIN, LOOPS),

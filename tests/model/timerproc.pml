@@ -6,7 +6,7 @@
  *   Rearm             ready, lock_to_arm, arm, rearm; hold               thread.pxi, timer.pxi, worker.pxi
  *   Postpone, Push    postpone, push                                     states.pxi
  *   Stop, Cancel      Timer.stop; cancel                                 timer.pxi, states.pxi
- *   Close             TimerHeap.close, join_worker                       timerheap.pxi, thread.pxi
+ *   Close             TimerHeap.close, join_workers                      timerheap.pxi, thread.pxi
  *   CancelAll         let_all_go, cancel_last                            worker.pxi, states.pxi
  *   LetRunGo          let_run_go, of a worker that has died              worker.pxi
  *   NextEntry, Settle settle                                             states.pxi
@@ -23,6 +23,13 @@
  *   Referent, Forget  live_heaps, forget; remember is in StartWorker     process.pxi, thread.pxi
  *   Ref, Unref        the heap's count of references, __dealloc__        timerheap.pxi
  *   HoldNoMore        hold_no_more                                       worker.pxi
+ *   StartSpare        start_standby, start_post                          thread.pxi
+ *   stand, watching   stand_by, take_over, th_post_take                  park.pxi, worker.pxi, post.h
+ *   run_over          fire_run, at its end                               worker.pxi
+ *   back_late         come_back, th_post_return                          worker.pxi, post.h
+ *   Choose, Join      th_posts_of, join_workers                          post.h, thread.pxi
+ *   NextPeriod        launch_periodic, go_on                             worker.pxi, states.pxi
+ *   Pool              an executor, and the jobs of such a timer          jobs.pxi
  *   Clock             CLOCK_MONOTONIC goes on; the kernel wakes a thread for no reason
  *
  * Time is 1 to CMAX. AWAKE stands for INT64_MIN and NEVER for TH_NEVER. A deadline after CMAX is CMAX, so when the
@@ -52,6 +59,18 @@
  * reference only while live > 0. Whoever drops the last runs __dealloc__. freed says that the core is. known says that
  * the weak reference, by which fork, exit and rescue find the heap, is whole: the collector clears it when nothing but
  * a cycle reaches the heap, and then a finalizer may arm. That is what ready is besides running: cleared by forget.
+ *
+ * Hand-over, with -DPATIENCE. The standby may take over at any moment at which the worker fires, TAKES times: how it
+ * measures that a callback takes long, and whether it errs, is nothing that may matter. BLOCKS callbacks do not return
+ * until nothing else can move; from a worker that is in one of these the standby takes over sooner or later. So End
+ * looks twice: while they block, at whether anything that is due waits behind them, and once they have returned. The
+ * standby sleeps on a condition variable of its own (watch), without reasonless wake-ups. generation counts the
+ * hand-overs alone. A worker looks at it where it could have lost the run: after whatever may give up the GIL, or
+ * without one in the hold of M in which it launches or ends the run (OWNER_LOCK).
+ *
+ * Periodic, with -DPERIODIC. Timer 0 is: its period is the delay it was last armed with. Its launch leaves it ARMED for
+ * the next point of the grid, NEVER if that lies after CMAX. handle counts the references to its handle: the heap has
+ * one while it is ARMED or DUE. NOMEM times there is no room for its key. With -DEXECUTOR a call is a job.
  *
  * What is left out, and why that loses nothing here
  *
@@ -86,7 +105,15 @@
  *                   worker leaves behind that ends inside a callback. They wait for the next worker that any heap
  *                   gets, and the rescue that End makes has them fire (-DNO_EXCUSE: nothing is stranded).
  *   one worker      At most one thread is at work, and the post is its own.
- *   hooks           The worker or close() drops executor and on_error of a closed heap, after its last callback.
+ *   hooks           The worker or close() drops executor and on_error of a closed heap, after its last callback; with
+ *                   hand-over whoever comes back last.
+ *   hand-over       One thread owns the run: no other launches. Nothing that is due waits behind a callback that never
+ *                   returns, but where a standby was refused. close() returns when no callback runs, but for those
+ *                   that have been in a close() themselves, and nothing is launched after it.
+ *   every           Never two calls of a periodic timer at once, a skipped one only beside one that runs; none after a
+ *                   stop that has returned True; the next deadline is always later than now, and the timer goes on
+ *                   until it is stopped. A launch counts as one arming and one firing, and live stays. The handle is
+ *                   there as long as it is armed or called, and not longer.
  *   life            No step touches the core once it is freed, and it is not freed twice; a heap does not go while
  *                   something is armed, and gives up the last reference to itself nowhere but in Unref. The worker
  *                   takes no reference to a heap that has none. Fork and exit know each heap that is armed. In the
@@ -137,13 +164,28 @@
 #ifndef YIELDS
 #define YIELDS 0        /* times that collect lets M go halfway */
 #endif
+#ifndef BLOCKS
+#define BLOCKS 0        /* with PATIENCE: callbacks that do not return until nothing else can move */
+#endif
+#ifndef TAKES
+#define TAKES 0         /* with PATIENCE: hand-overs by a callback that was merely slow */
+#endif
+#ifndef NOMEM
+#define NOMEM 0         /* with PERIODIC: times that there is no room for the key of the next period */
+#endif
 /* INSIDE: the number of callbacks that close the heap, if there are any. */
 
-/* Posts in use at a time: the worker's, and one for each worker that has left and not ended. */
-#if defined(M_START_BLIND) || defined(M_REFUSAL_UNTOLD)
-#define THREADS (2 + FORKS + DEATHS)
+/* Posts in use at a time: the worker's, and one for each worker that has left and not ended; with patience that of the
+ * standby, and of each worker that has lost its own. */
+#ifdef PATIENCE
+#define MORE_THREADS (1 + BLOCKS + TAKES)
 #else
-#define THREADS (1 + FORKS + DEATHS)
+#define MORE_THREADS 0
+#endif
+#if defined(M_START_BLIND) || defined(M_REFUSAL_UNTOLD)
+#define THREADS (2 + FORKS + DEATHS + MORE_THREADS)
+#else
+#define THREADS (1 + FORKS + DEATHS + MORE_THREADS)
 #endif
 
 #define AWAKE 0
@@ -152,6 +194,10 @@
 #define IDLE 0
 #define ARMED 1
 #define DUE 2
+
+#define NONE 0
+#define WAITS 1
+#define RUNS 2
 
 #define NOBODY 0
 #define WAITING 1
@@ -174,6 +220,23 @@ bit started[THREADS], alive[THREADS];
 
 bit stranded;           /* that of post.h */
 
+#ifdef PATIENCE
+byte spare;             /* the standby's post, as post */
+byte watch;             /* the condition variable that the standby sleeps on, as cond */
+byte generation;        /* hand-overs */
+byte lost;              /* workers that have lost their post and are yet to come back from their callback */
+bit taken[THREADS];     /* those: post.core is NULL, and the thread is to be waited for */
+#endif
+
+#ifdef PERIODIC
+byte period;            /* of timer 0, whose deadlines after CMAX are NEVER */
+bit calling;            /* its `running`: a call of it has been launched, and has not returned */
+byte handle = CALLERS;  /* references to its handle: one of each caller, one while it is ARMED or DUE, one of a call */
+#endif
+#ifdef EXECUTOR
+byte job;               /* of timer 0: NONE, WAITS, RUNS */
+#endif
+
 /* the world */
 byte clock = 1;
 byte until;             /* what the worker's wait was given */
@@ -190,7 +253,16 @@ bit freed;              /* the core */
 bit hooks = 1;          /* executor and on_error are there */
 #ifdef INSIDE
 byte insides = INSIDE;
-bit in_close;           /* the worker's callback is */
+bit in_close[THREADS];  /* the thread's callback is */
+#endif
+#ifdef PATIENCE
+byte blocks = BLOCKS;
+byte takes = TAKES;
+bit released;           /* callbacks that block return */
+bit spare_refused;      /* the last standby that was asked for */
+#endif
+#ifdef PERIODIC
+byte nomem = NOMEM;
 #endif
 
 /* what the properties need */
@@ -200,19 +272,37 @@ byte workers;
 byte done;              /* callers, forker and closer that have ended */
 bit said[NT];           /* stop said True and nothing armed the timer since */
 bit lost_wake_up, late_key;
+#ifdef PATIENCE
+bit busy[THREADS];      /* the thread is in a callback */
+bit stuck[THREADS];     /* and that blocks */
+bit excused[THREADS];   /* or has been in a close(): no other waits for it */
+#endif
+#if defined(PATIENCE) || defined(PERIODIC)
+bit shut;               /* a close() has returned: nothing is called any more */
+#endif
+#ifdef PERIODIC
+byte calls;             /* of timer 0 at the moment */
+bit called_off;         /* stop of timer 0 has returned True and nothing armed it since */
+#endif
 
 #ifdef GIL
 bit gil;
 
 #define TAKE_GIL atomic { !gil -> gil = 1 };
 #define GIVE_GIL gil = 0;
+#ifdef PERIODIC
+#define LAUNCH_LOCK !M  /* the key of the next period goes into the heap */
+#else
 #define LAUNCH_LOCK true
+#endif
 #define STOP_LOCK true
+#define OWNER_LOCK true
 #else
 #define TAKE_GIL
 #define GIVE_GIL
 #define LAUNCH_LOCK !M
 #define STOP_LOCK !M
+#define OWNER_LOCK !M
 #endif
 
 #ifdef M_DESERTION_UNSEEN
@@ -227,6 +317,38 @@ bit gil;
 #else
 #define USE true
 #define LOCK !M
+#endif
+
+#ifdef INSIDE
+#define gone(i) (!alive[i] || in_close[i])
+#else
+#define gone(i) (!alive[i])
+#endif
+
+#ifdef PATIENCE
+#define lost_run (generation != gen)
+#define waited_for(i) (busy[i] && !excused[i])
+#if THREADS == 3
+#define some(p) (p(0) || p(1) || p(2))
+#elif THREADS == 4
+#define some(p) (p(0) || p(1) || p(2) || p(3))
+#elif THREADS == 5
+#define some(p) (p(0) || p(1) || p(2) || p(3) || p(4))
+#endif
+/* Whether the standby may take over: after patience, or needlessly; the first always comes true in the end. */
+#define impatient (firing && (takes > 0 || stuck[post - 1]))
+#else
+#define lost_run false
+#endif
+
+#ifdef PERIODIC
+#define on_grid(a, now) (a + period * (1 + (now - a) / period))
+#ifdef EXECUTOR
+#define pooled (job != NONE)
+#else
+#define pooled false
+#endif
+#define next_tick(a, now) (on_grid(a, now) > CMAX -> NEVER : on_grid(a, now))
 #endif
 
 #define later(a, d) (d == NEVER -> NEVER : (a + d > CMAX -> CMAX : a + d))
@@ -249,6 +371,17 @@ inline Signal()
     :: else
     fi
 }
+
+#ifdef PATIENCE
+inline SignalWatch()
+{
+    USE;
+    if
+    :: watch == WAITING -> watch = WOKEN
+    :: else
+    fi
+}
+#endif
 
 /* ---- the heap; caller holds M ----------------------------------------------------------------------------------- */
 
@@ -296,8 +429,30 @@ inline BuryAll()
     }
 }
 
+#ifdef PERIODIC
+inline Own(t)           /* the heap takes a reference to the handle of an armed periodic timer */
+{
+    if
+    :: t == 0 -> handle++
+    :: else
+    fi
+}
+
+inline Disown(t)
+{
+    if
+    :: t == 0 -> assert(handle > 0); handle--
+    :: else
+    fi
+}
+#else
+#define Own(t) skip
+#define Disown(t) skip
+#endif
+
 inline Push(t, when)
 {
+    Own(t);
     ledger++;
     live++;
     state[t] = ARMED;
@@ -311,7 +466,7 @@ inline Postpone(t, when, sooner)        /* of an ARMED timer: one arming more, o
     sooner = when < deadline[t] && when < key[t];
     deadline[t] = when;
     if
-    :: state[t] == IDLE -> state[t] = ARMED; live++; ledger++
+    :: state[t] == IDLE -> Own(t); state[t] = ARMED; live++; ledger++
     :: else
     fi;
     if
@@ -329,6 +484,7 @@ inline Cancel(t, cancelled)
     if
     :: cancelled ->
         state[t] = IDLE;
+        Disown(t);
         live--;
         ledger--;
         if
@@ -399,6 +555,15 @@ inline Unref()          /* the last one: __dealloc__ */
             if
 #ifdef M_FREED_AT_ONCE
             :: true -> freed = 1
+#elif defined(PATIENCE) && !defined(M_SPARE_UNSEEN)
+            :: post == 0 && spare == 0 -> freed = 1
+            :: post != 0 || spare != 0 ->
+                closed = 1;
+                detached = 1;
+                Signal();
+#ifndef M_SPARE_DETACH_QUIET
+                SignalWatch()
+#endif
 #else
             :: post == 0 -> freed = 1
             :: post != 0 ->
@@ -494,6 +659,48 @@ inline TryStart(ok)     /* ok: there is a worker, or none is wanted */
     fi;
     new = 0
 }
+
+#ifdef PATIENCE
+inline StartSpare()     /* by the worker, before it launches anything, or after a fork; with the GIL */
+{
+    atomic {
+        LOCK;
+        if
+        :: running && spare == 0 && !closed && !pausing ->
+            do
+            :: i < THREADS && alive[i] -> i++
+            :: else -> break
+            od;
+            assert(i < THREADS);
+            alive[i] = 1;
+            spare = i + 1;
+            new = spare;
+            i = 0
+        :: else
+        fi
+    }
+    if
+    :: new == 0
+    :: new > 0 ->
+        if
+        :: atomic { true -> started[new - 1] = 1; spare_refused = 0 };
+            GIVE_GIL
+            TAKE_GIL
+            skip
+        :: atomic { fails > 0 -> fails-- };
+            atomic {
+                LOCK;
+                spare = 0;
+                spare_refused = 1;
+#ifndef M_SPARE_REFUSAL_UNTOLD
+                alive[new - 1] = 0
+#endif
+            }
+        fi
+    fi;
+    new = 0
+}
+#endif
 
 inline Rescue()         /* somebody has got a worker */
 {
@@ -618,6 +825,12 @@ inline Rearm(t, delay)
                 assert(known);
 #endif
                 said[t] = 0;
+#ifdef PERIODIC
+                if
+                :: t == 0 -> period = d; called_off = 0
+                :: else
+                fi;
+#endif
 #ifdef M_STALE_ROOT
                 wake = wake && when < seen;
                 seen = 0;
@@ -676,6 +889,9 @@ inline Stop(t)
         first = wake && live == 0;                      /* idle */
 #endif
 #endif
+#ifdef PERIODIC
+        ok = wake && t == 0;
+#endif
 #ifndef GIL
         if
         :: wake -> ClearAway(t)
@@ -694,11 +910,79 @@ inline Stop(t)
     if
     :: first -> first = 0; HoldNoMore()
     :: !first
+    fi;
+#endif
+#ifdef PERIODIC
+    if
+    :: ok -> atomic {
+        ok = 0;
+#if defined(EXECUTOR) && !defined(M_JOB_KEPT)
+        if
+        :: job == WAITS -> job = NONE; calling = 0
+        :: else
+        fi;
+#endif
+        called_off = called_off || state[0] == IDLE
+       }
+    :: !ok
     fi
 #endif
 }
 
-inline Join()           /* for ever, and not in a callback */
+#ifdef PATIENCE
+inline Choose(worker, standby, others, but)
+{
+    atomic {
+        LOCK;
+        i = 0;
+        do
+        :: i < THREADS ->
+            if
+            :: i + 1 != but && ((worker && post == i + 1) || (standby && spare == i + 1) || (others && taken[i])) ->
+                mates = mates | (1 << i)
+            :: else
+            fi;
+            i++
+        :: else -> break
+        od;
+        i = 0
+    }
+}
+
+inline Join(but)        /* for worker, standby and lost workers, but for the calling thread and those in a close() */
+{
+#if defined(M_LOST_UNAWAITED)
+    Choose(true, true, false, but);
+#elif defined(M_SPARE_UNAWAITED)
+    Choose(true, false, true, but);
+#elif defined(JOIN_APART)
+    Choose(false, true, true, but);
+    Choose(true, false, false, but);
+#else
+    Choose(true, true, true, but);
+#endif
+    Signal();
+#ifndef M_WATCH_QUIET
+    SignalWatch();
+#endif
+    GIVE_GIL
+    do
+    :: atomic { mates & 1 && gone(0) -> mates = mates & 254 }
+    :: atomic { (mates & 3) == 2 && gone(1) -> mates = mates & 253 }
+    :: atomic { (mates & 7) == 4 && gone(2) -> mates = mates & 251 }
+#if THREADS > 3
+    :: atomic { (mates & 15) == 8 && gone(3) -> mates = mates & 247 }
+#endif
+#if THREADS > 4
+    :: atomic { (mates & 31) == 16 && gone(4) -> mates = mates & 239 }
+#endif
+    :: mates == 0 -> break
+    od;
+    TAKE_GIL
+    skip
+}
+#else
+inline Join(but)           /* for ever, and not in a callback */
 {
     atomic { LOCK; mate = post };
     if
@@ -708,15 +992,12 @@ inline Join()           /* for ever, and not in a callback */
         Signal();
 #endif
         GIVE_GIL
-#ifdef INSIDE
-        !alive[mate - 1] || in_close;
-#else
-        !alive[mate - 1];
-#endif
+        gone(mate - 1);
         TAKE_GIL
         mate = 0
     fi
 }
+#endif
 
 inline NextEntry(t)     /* settle, but for the timer's state */
 {
@@ -734,6 +1015,7 @@ inline NextEntry(t)     /* settle, but for the timer's state */
 inline Settle(t)        /* a DUE timer; whoever does has a reference to the heap */
 {
     state[t] = IDLE;
+    Disown(t);
     deadline[t] = 0;
     live--;
     ledger--;
@@ -741,6 +1023,54 @@ inline Settle(t)        /* a DUE timer; whoever does has a reference to the heap
     idle = live == 0
 #endif
 }
+
+#ifdef PERIODIC
+inline NextPeriod()     /* launch of timer 0, DUE: ARMED for its next period, and called unless a call of it runs */
+{
+#ifdef M_PERIOD_SETTLED
+    Settle(t);
+    Own(t);
+    live++;
+    ledger++;
+#endif
+#ifdef M_GRID_LATE
+    deadline[t] = deadline[t] + period;
+#else
+    deadline[t] = next_tick(deadline[t], clock);
+#endif
+    assert(deadline[t] > clock);
+    key[t] = deadline[t];
+    keyed[t] = 1;
+    state[t] = ARMED;
+#ifndef M_CALLED_TWICE
+    if
+    :: calling ->
+        assert(calls > 0 || pooled);                    /* else it would never be called again */
+        fire = 0;
+#ifdef M_SKIPPED_FORGOTTEN
+        state[t] = IDLE; keyed[t] = 0; key[t] = 0; deadline[t] = 0; live--; ledger--; Disown(t)
+#endif
+    :: else
+    fi;
+#endif
+    if
+    :: fire ->
+        calling = 1;
+        assert(calls == 0);
+#ifdef EXECUTOR
+        job = WAITS;
+        fire = 0
+#else
+        calls++;
+#ifndef M_CALL_UNHELD
+        handle++;
+#endif
+        mine = 1
+#endif
+    :: else
+    fi
+}
+#endif
 
 inline LetRunGo()       /* of a worker that has died */
 {
@@ -792,10 +1122,34 @@ inline CancelAll()      /* closed, and let_all_go; opened: closed by this call *
     od
 }
 
+inline DropHooks()      /* drop_hooks, by close() */
+{
+    if
+#ifdef PATIENCE
+    :: atomic { LOCK; opened = !running && lost == 0; hooks = hooks && !opened; opened = 0 }
+#else
+    :: atomic { !running -> hooks = 0 }
+    :: running
+#endif
+    fi
+}
+
 inline Close()
 {
     CancelAll();
-    Join();
+    Join(0);
+#ifdef EXECUTOR
+    if
+    :: atomic { job == WAITS -> job = NONE; calling = 0 }       /* end_jobs */
+    :: job == NONE
+    fi;
+#endif
+#ifdef PATIENCE
+    assert(!some(waited_for));
+#endif
+#if defined(PATIENCE) || defined(PERIODIC)
+    shut = 1;
+#endif
 #ifndef M_RUN_LEFT
     if
     :: opened && !running -> LetRunGo()
@@ -803,10 +1157,7 @@ inline Close()
     fi;
 #endif
     opened = 0;
-    if
-    :: atomic { !running -> hooks = 0 }                 /* drop_hooks */
-    :: running
-    fi
+    DropHooks()
 }
 
 proctype Caller(byte me)
@@ -825,7 +1176,11 @@ proctype Caller(byte me)
 #else
             if :: t = 0 :: t = 1 fi;
 #endif
+#ifdef PERIODIC
+            if :: d = 0 :: d = 1 :: d = 2 :: t > 0 -> d = NEVER fi
+#else
             if :: d = 0 :: d = 1 :: d = 2 :: d = NEVER fi
+#endif
         }
         TAKE_GIL
 #if COLLECTS
@@ -835,7 +1190,11 @@ proctype Caller(byte me)
         fi;
 #endif
         if
+#ifdef PERIODIC
+        :: t > 0 || d > 0 -> Rearm(t, d)
+#else
         :: Rearm(t, d)
+#endif
         :: d == 0 -> Stop(t)
         fi;
         GIVE_GIL
@@ -847,12 +1206,15 @@ proctype Caller(byte me)
     Unref();
     GIVE_GIL
 #endif
+#ifdef PERIODIC
+    atomic { assert(handle > 0); handle-- }
+#endif
     done++
 }
 
 proctype Forker()
 {
-    byte i, mate, tries, new;
+    byte i, mate, spare_mate, tries, new;
     bit ok, leaves, held;
 #ifdef LIFE
     bit found;
@@ -869,14 +1231,23 @@ proctype Forker()
         LOCK;
         leaves = running && !firing;
         if
+#ifdef PATIENCE
+        :: leaves -> pausing = 1; mate = post; spare_mate = spare
+#else
         :: leaves -> pausing = 1
+#endif
         :: else
         fi
     }
     if
     :: leaves ->
+#ifdef PATIENCE
+        Signal();
+        SignalWatch();
+#else
         atomic { LOCK; mate = post };
         Signal();
+#endif
         GIVE_GIL
         if
         :: mate == 0
@@ -887,6 +1258,13 @@ proctype Forker()
             fi
         fi;
         mate = 0;
+#ifdef PATIENCE
+        if
+        :: spare_mate == 0
+        :: spare_mate > 0 -> !alive[spare_mate - 1]
+        fi;
+        spare_mate = 0;
+#endif
         TAKE_GIL
         atomic { !M && !sorting };      /* fork itself */
         GIVE_GIL                        /* resume_workers is a pending call */
@@ -905,7 +1283,13 @@ proctype Forker()
         :: live == 0
         :: live > 0 -> StartWorker(ok)                  /* which looks at closed */
 #endif
+        fi;
+#if defined(PATIENCE) && !defined(M_RESUME_NO_SPARE)
+        if
+        :: firing -> StartSpare()                       /* the worker did not leave, its standby did */
+        :: !firing
         fi
+#endif
     :: else
     fi;
 #ifdef LIFE
@@ -918,7 +1302,7 @@ forked:
 
 proctype Closer()
 {
-    byte i, root, mate, t;
+    byte i, root, mate, mates, t;
     bit wake, first, idle, opened;
     TAKE_GIL
     Close();
@@ -946,7 +1330,29 @@ proctype Rescuer()
 
 inline HoldToFire()     /* with the GIL, under M */
 {
-#if defined(LIFE) && defined(M_HOLD_BLIND)
+#ifdef PATIENCE
+    atomic {
+        LOCK;
+        held = live > 0;
+#ifdef LIFE
+        assert(refs > 0 || !held);
+        refs = refs + held;
+#endif
+        firing = held;
+#ifndef M_GENERATION_LATE
+        gen = generation;
+#endif
+#ifndef M_STANDBY_UNWOKEN
+        if
+        :: held -> SignalWatch()
+        :: else
+        fi
+#endif
+    }
+#ifdef M_GENERATION_LATE
+    gen = generation;
+#endif
+#elif defined(LIFE) && defined(M_HOLD_BLIND)
     atomic { LOCK; assert(refs > 0); refs++; held = 1 }
 #elif defined(LIFE) && defined(M_HELD_AFTER_M)
     atomic { LOCK; held = live > 0 };
@@ -970,9 +1376,26 @@ proctype Thread(byte me)
 #ifdef INSIDE
     bit opened;
 #endif
+#ifdef PATIENCE
+    byte gen, mates;
+#endif
+#ifdef PERIODIC
+    bit mine;                                           /* the call is one of timer 0 */
+#endif
 end_free:
     do
-    :: atomic { started[me] -> started[me] = 0; workers++; assert(workers == 1); assert(post == me + 1) };
+    :: atomic {
+        started[me] -> started[me] = 0;
+#ifdef PATIENCE
+        if
+        :: spare == me + 1 -> goto stand
+        :: else
+        fi;
+#endif
+        workers++;
+        assert(workers == 1);
+        assert(post == me + 1)
+       };
 #ifdef M_HEAP_KEPT
         atomic { refs++; held = 1 };
 #endif
@@ -1130,13 +1553,52 @@ sort:
 #ifndef M_HEAP_KEPT
         HoldToFire();
 #endif
+#ifdef PATIENCE
+        if
+        :: held && spare == 0 -> StartSpare()
+        :: else
+        fi;
+#else
         firing = held;
+#endif
+fire_run:
         do
-        :: any(in_run) ->
+        :: any(in_run) && !lost_run ->
+#ifdef PATIENCE
+            GIVE_GIL                                    /* enter_fresh_context: finalizers */
+            TAKE_GIL
+#if defined(GIL) && !defined(M_LAUNCH_UNCHECKED)
+            if
+            :: lost_run -> goto run_over
+            :: !lost_run
+            fi;
+#endif
+#endif
             atomic {                                    /* launch */
                 LAUNCH_LOCK;
                 USE;
+#ifdef PATIENCE
+#if !defined(GIL) && !defined(M_LAUNCH_UNCHECKED)
+                if
+                :: lost_run -> goto run_over
+                :: else
+                fi;
+#endif
+                assert(post == me + 1);                 /* one owner */
+#endif
+#if NOMEM && !defined(M_HEAD_FIRST)
+                if
+                :: nomem > 0 && pinned[0] && state[0] == DUE && !closed -> nomem--; goto nap
+                :: true
+                fi;
+#endif
                 NextEntry(t);
+#ifdef M_HEAD_FIRST
+                if
+                :: nomem > 0 && t == 0 && state[0] == DUE && !closed -> nomem--; goto nap
+                :: true
+                fi;
+#endif
 #ifdef M_LAUNCH_BLIND
                 if
                 :: state[t] == IDLE -> state[t] = DUE; live++; ledger++
@@ -1147,20 +1609,56 @@ sort:
                 assert(!fire || !said[t]);
                 assert(!fire || deadline[t] <= clock);
                 assert(!fire || hooks);
+#if defined(PATIENCE) || defined(PERIODIC)
+                assert(!fire || !shut);
+#endif
+#ifdef PERIODIC
+                if
+                :: state[t] == DUE && fire && t == 0 -> NextPeriod()
+                :: state[t] == DUE && !(fire && t == 0) -> assert(held); Settle(t)
+                :: else
+                fi;
+#else
                 if
                 :: state[t] == DUE -> assert(held); Settle(t)
                 :: else
                 fi;
+#endif
+#ifdef PATIENCE
+                busy[me] = fire;
+#endif
                 if
                 :: fire && deaths > 0 -> deaths--; fire = 0; t = 0; goto die
                 :: fire && rearms > 0 -> rearms--; fire = 0; if :: d = 0 :: d = 1 :: d = 2 fi; goto callback
 #ifdef INSIDE
                 :: fire && insides > 0 -> insides--; fire = 0; t = 0; goto closing
 #endif
+#ifdef PATIENCE
+                :: fire && blocks > 0 -> blocks--; fire = 0; t = 0; stuck[me] = 1; goto blocked
+#endif
                 :: fire = 0; t = 0
                 fi
             }
 launched:
+#ifdef PERIODIC
+            if
+            :: atomic { mine ->
+                mine = 0;
+#ifndef M_CALLING_KEPT
+                calling = 0;
+#endif
+                calls--;
+                assert(handle > 0);
+#ifndef M_CALL_UNHELD
+                handle--
+#endif
+               }
+            :: !mine
+            fi;
+#endif
+#ifdef PATIENCE
+            atomic { busy[me] = 0; excused[me] = 0 };
+#endif
 #ifdef LIFE
             if
             :: idle -> idle = 0; HoldNoMore()
@@ -1172,14 +1670,51 @@ launched:
             skip
         :: else -> break
         od;
+run_over:
         if
         :: held ->
+#ifdef PATIENCE
+#if defined(M_RUN_EMPTIED_LATE) || defined(M_FIRING_LATE)
+            atomic {
+                OWNER_LOCK;
+                if
+                :: lost_run -> goto back_late
+                :: else
+                fi
+            }
+#endif
+#ifdef M_RUN_EMPTIED_LATE
+            atomic { OWNER_LOCK; pinned[0] = 0; pinned[1] = 0 };
+#endif
+            atomic {                                    /* one hold: whose it is, the run, the hooks */
+                OWNER_LOCK;
+                USE;
+#ifndef M_FIRING_LATE
+                if
+                :: lost_run -> goto back_late
+                :: else
+                fi;
+                assert(post == me + 1 && !any(in_run));
+#endif
+                firing = 0;
+#ifdef M_HOOKS_UNCOUNTED
+                last = closed
+#else
+                last = closed && lost == 0
+#endif
+            }
+            if
+            :: atomic { last -> last = 0; hooks = 0 }   /* drop_hooks */
+            :: !last
+            fi;
+#else
             firing = 0;
 #ifndef M_HOOKS_KEPT
             if
             :: atomic { closed -> hooks = 0 }           /* drop_hooks */
             :: !closed
             fi;
+#endif
 #endif
 #ifndef M_HEAP_KEPT
             held = 0;
@@ -1193,19 +1728,166 @@ launched:
         goto next_run;
 
 callback:
+#ifdef PERIODIC
+        if
+        :: t > 0 || d > 0 -> Rearm(t, d)
+        :: Stop(t)
+        fi;
+#else
         Rearm(t, d);
+#endif
         atomic { d = 0; t = 0; ok = 0; goto launched }
 
 #ifdef INSIDE
 closing:
         CancelAll();
-        in_close = 1;                                   /* enter_close */
-        atomic { LOCK; assert(post == me + 1) };        /* join_worker: it is its own */
+#ifdef PATIENCE
+        atomic { in_close[me] = 1; excused[me] = 1 };   /* enter_close */
+        Join(me + 1);
+        in_close[me] = 0;
+        opened = 0;
+        DropHooks();
+        atomic { assert(hooks); goto launched }
+#else
+        in_close[me] = 1;
+        atomic { LOCK; assert(post == me + 1) };        /* join_workers: it is its own */
         Signal();
         GIVE_GIL                                        /* end_jobs */
         TAKE_GIL
-        in_close = 0;
+        in_close[me] = 0;
         atomic { assert(running && hooks); opened = 0; goto launched }
+#endif
+#endif
+
+#if NOMEM
+nap:
+        GIVE_GIL
+        TAKE_GIL
+#ifdef M_HEAD_FIRST
+        atomic {
+            LOCK;
+            fire = !closed;
+            assert(!said[0]);
+            NextPeriod();
+            fire = 0;
+            t = 0;
+            goto launched
+        }
+#else
+        goto fire_run;
+#endif
+#endif
+
+#ifdef PATIENCE
+blocked:
+        GIVE_GIL
+        atomic { released -> stuck[me] = 0 };
+        TAKE_GIL
+        atomic { assert(hooks); goto launched }         /* on_error */
+
+back_late:                                              /* the post is lost, and the run, and all but the heap */
+        atomic {
+            LOCK;
+            USE;
+            assert(taken[me] && post != me + 1);
+            taken[me] = 0;
+            lost--;
+#ifdef M_LOST_LEAVES
+            last = detached;
+            Leave();
+            workers--
+#elif defined(M_LOST_HOOKS_KEPT)
+            last = 0
+#elif defined(M_LOST_HOOKS_RUNNING)
+            last = closed && lost == 0 && !running
+#else
+            last = closed && lost == 0 && !firing
+#endif
+        }
+        if
+        :: atomic { last -> last = 0; hooks = 0 }
+        :: !last
+        fi;
+        held = 0;
+#ifdef LIFE
+        Unref();
+#endif
+        GIVE_GIL
+        goto ended;
+
+stand:                                                  /* the standby */
+        atomic {
+            LOCK;
+            if
+            :: closed || pausing ->
+                spare = 0;
+#ifdef M_SPARE_FREES_NOT
+                last = 0;
+#else
+                last = detached && post == 0;
+#endif
+                goto left
+#ifndef M_SLEEPS_BLIND
+            :: !closed && !pausing && firing -> goto watching
+#endif
+            :: else -> watch = WAITING
+            fi
+        }
+#ifdef LIFE
+end_asleep:
+#endif
+        atomic { watch == WOKEN -> watch = NOBODY; goto stand };
+
+watching:
+        if
+        :: atomic { !firing || closed || pausing -> goto stand }
+        :: impatient
+        fi;
+#ifndef M_TAKEN_WITHOUT_GIL
+        TAKE_GIL
+#endif
+        atomic {
+            LOCK;
+            USE;
+            if
+#ifdef M_TAKEN_CLOSED
+            :: !pausing && impatient ->
+#elif defined(M_TAKEN_IDLE)
+            :: !closed && !pausing && post != 0 && takes > 0 ->
+#else
+            :: !closed && !pausing && impatient ->
+#endif
+                takes = takes - !stuck[post - 1];
+                taken[post - 1] = 1;
+                lost++;
+#ifndef M_GENERATION_KEPT
+                generation++;
+#endif
+                gen = generation;
+                post = me + 1;
+                spare = 0;
+                held = 1
+#if defined(LIFE) && !defined(M_TAKER_UNHELD)
+                ;
+                assert(refs > 0);
+                refs++
+#endif
+            :: else -> goto unneeded
+            fi
+        }
+#ifdef M_TAKEN_WITHOUT_GIL
+        TAKE_GIL
+#endif
+#ifndef M_TAKER_ALONE
+        StartSpare();
+#endif
+        goto fire_run;
+
+unneeded:
+#ifndef M_TAKEN_WITHOUT_GIL
+        GIVE_GIL
+#endif
+        goto stand;
 #endif
 
 die:                                                    /* it does not have the GIL then */
@@ -1213,7 +1895,31 @@ die:                                                    /* it does not have the 
 #ifdef M_DEATH_UNSEEN
         workers--;
 #else
+#ifdef PATIENCE
+        stuck[me] = 0;
+#ifdef M_END_BLIND
+        last = taken[me];
+#endif
+        atomic {
+            LOCK;
+            busy[me] = 0;
+            if
+#ifdef M_END_BLIND
+            :: last == 0 -> last = 0; Leave(); workers--
+            :: else -> last = 0; lost--; taken[me] = 0
+#else
+            :: post == me + 1 -> Leave(); workers--
+            :: else ->
+                taken[me] = 0;
+#ifndef M_LOST_DIES_UNCOUNTED
+                lost--
+#endif
+#endif
+            fi
+        };
+#else
         atomic { LOCK; Leave(); workers-- };
+#endif
 #endif
 #ifndef M_DEATH_UNTOLD
         stranded = 1;
@@ -1226,7 +1932,13 @@ leave:
         M = 0;
         atomic { !M -> M = 1 }
 #endif
+#if defined(PATIENCE) && !defined(M_LEAVES_SPARE)
+        atomic { workers--; root = 0; now = 0; last = detached && spare == 0; Leave(); M = 0 }
+left:
+#else
         atomic { workers--; root = 0; now = 0; last = detached; Leave(); M = 0 }
+left:
+#endif
 #ifdef LIFE
         if
 #ifdef M_NEVER_FREED
@@ -1247,6 +1959,17 @@ ended:
         atomic { looked = 0; last = 0; alive[me] = 0 }
     od
 }
+
+#ifdef EXECUTOR
+proctype Pool()
+{
+end_idle:
+    do
+    :: atomic { job == WAITS -> job = RUNS; assert(calls == 0 && !called_off && !shut); calls = 1 };
+        atomic { calls = 0; calling = 0; job = NONE }
+    od
+}
+#endif
 
 /* ---- the world -------------------------------------------------------------------------------------------------- */
 
@@ -1270,12 +1993,22 @@ end_watch:
 
 proctype End()
 {
-    byte i, root, mate, count, new, t;
+    byte i, root, mate, mates, count, new, t;
     bit wake, first, ok, idle, opened;
 #ifdef LIFE
     bit found;
 #endif
     timeout;
+#ifdef PATIENCE
+    atomic {                                            /* behind a callback that blocks nobody waits for ever */
+        assert(!any(overdue) || closed || (stranded && !running) || (spare_refused && spare == 0));
+        released = 1
+    }
+    timeout;
+#endif
+#ifdef PERIODIC
+    assert(period == 0 || state[0] != IDLE || called_off || closed);    /* it goes on until it is stopped */
+#endif
     atomic {
         assert(done == CALLERS + FORKS + CLOSES);
         assert(clock == CMAX && !M && pending == 0);
@@ -1323,7 +2056,13 @@ proctype End()
     GIVE_GIL
     assert(ledger == live && !running && !ready && !post && workers == 0);
     assert(live == 0 && !any(in_run));
-    assert(!hooks)
+    assert(!hooks);
+#ifdef PATIENCE
+    assert(!spare && !lost);
+#endif
+#endif
+#ifdef PERIODIC
+    assert(calls == 0 && handle == (state[0] != IDLE));
 #endif
 }
 
@@ -1336,6 +2075,15 @@ init
 #endif
 #if THREADS > 2
         run Thread(2);
+#endif
+#if THREADS > 3
+        run Thread(3);
+#endif
+#if THREADS > 4
+        run Thread(4);
+#endif
+#ifdef EXECUTOR
+        run Pool();
 #endif
         run Clock();
         run Watch();
