@@ -80,6 +80,8 @@ static void th_after_fork_in_child(void)
     th_after_fork_in_parent();
     pthread_mutex_init(&th_list, NULL);
     th_channels_after_fork();
+    if (th_my_post != NULL)
+        th_my_post->forked = 1;
     for (th_core *c = th_first; c; c = c->next) {
         th_init_locks(c);
         th_disown(c);

@@ -1,5 +1,6 @@
 /* A worker's post: what a heap and its native thread know of each other, and how that thread begins and ends. The
- * standby of a heap with patience has one as well, core.spare, which may become core.post: see "Hand-over" in worker.pxi.
+ * standby of a heap with patience has one as well, core.spare, which may become core.post: see "Hand-over" in
+ * worker.pxi.
  *
  * The thread is had from the C library by way of CPython's PyThread_start_new_thread, and by no name that a program may
  * replace (threading.Thread, _thread.start_new_thread, current_thread: gevent, eventlet, tracers and mocks do).
@@ -47,7 +48,8 @@ typedef struct th_post {
     atomic_ulong ident;     /* of the thread, as CPython counts */
     sigset_t callback_mask; /* see core.callback_mask */
     unsigned long slack;    /* ns, of callbacks */
-    int forked;             /* the thread has forked, this is the child, and the thread its main one */
+    int forked;             /* the thread has forked, in a callback or a finalizer: this is the child, and it the main
+                               thread */
     void *state;            /* PyThreadState *, of CPython 3.11: made by the starter */
     int parked;             /* dressed for parking: signals blocked, slack 1 ns */
 } th_post;
@@ -304,8 +306,7 @@ static inline void th_post_void(th_post *post)
     if (post == NULL)
         return;
     post->core = post->lost = NULL;
-    post->forked = post == th_my_post;
-    if (!post->forked)
+    if (post != th_my_post)
         post->news |= 1;
 }
 

@@ -1,5 +1,5 @@
-# The halves without the GIL: the worker's, which sleeps until the earliest deadline and makes a run of what is due then,
-# and the standby's, which watches a run being fired.
+# The halves without the GIL: the worker's, which sleeps until the earliest deadline and makes a run of what is due
+# then, and the standby's, which watches a run being fired.
 #
 # The wake protocol. A caller that arms earlier than core.wake_at signals, and sets wake_at to
 # INT64_MIN, so that the callers after it need not. The worker writes wake_at and begins to wait
@@ -60,7 +60,7 @@ cdef struct progress:
     uint32_t generation
     uint64_t batches
     size_t head
-    int64_t since           # when the standby first saw these
+    int64_t since           # when the standby first saw these, while firing; 0: not yet
 
 
 cdef inline bint unmoved(th_core* c, progress* seen) noexcept nogil:
@@ -75,10 +75,13 @@ cdef inline int64_t next_look(th_core* c, progress* seen, int64_t now) noexcept 
         seen.batches = c.batches
         seen.head = th_run_head(c)
         seen.generation = c.generation
-        seen.since = now
+        seen.since = now if c.firing else 0
         return now + min(WATCH_EVERY, c.patience)
     if not c.firing:
+        seen.since = 0          # a worker that waits for the GIL has made its run, and fires nothing yet
         return TH_NEVER
+    if seen.since == 0:
+        seen.since = now
     return max(now, th_deadline(seen.since, c.patience))
 
 

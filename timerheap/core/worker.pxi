@@ -19,8 +19,8 @@
 # of the run, and starts another standby. The one that has lost the post returns from its callback some day, finds the
 # generation changed, leaves the core as it is, and ends. So what blocks costs a thread while it blocks.
 #
-#   - There is one worker at any time, the one with the post: it alone collects, launches and empties the run. A take-over
-#     is one step under M and the GIL, and so is (without the GIL) a launch: whoever is about to launch finds, under the
+#   - There is one worker at any time, the one with the post: it alone collects, launches and empties the run. A
+#     take-over is one step under M and the GIL, and so is (without the GIL) a launch: whoever is about to launch finds, under the
 #     same hold, that it has lost the run, or launches before it does.
 #   - A launch is looked for under the number of the turn, core.generation, that came with the run; a standby that is
 #     started in between belongs to a later one.
