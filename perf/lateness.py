@@ -8,6 +8,7 @@ the lateness in microseconds, and how many fired early (before arming time + del
     idle        single timers, 1 to 10 ms ahead, each arming the next, in a process that does nothing else
     many        10,000 timers a second at random moments, all armed beforehand
     computing   idle, beside a Python thread that computes (a goroutine, for Go)
+    computing, main    the same where it is the main thread that computes, and event loops run in another; Go once more
     native      idle, beside a thread that computes in C without the GIL
     burst       idle, while a million other timers fall due at one instant
     ticker      ticks every 5 ms: Ticker, time.Ticker, and what a peer's own timers make of a grid
@@ -24,10 +25,11 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from peers import SUBJECTS, ask_go, clock, present
 
-SCENARIOS = ("idle", "many", "computing", "native", "burst", "ticker")
+SCENARIOS = ("idle", "many", "computing", "computing, main", "native", "burst", "ticker")
 DEFAULT = ("timerheap", "Go", "asyncio", "uvloop", "gevent", "Twisted", "threading.Timer")
 PERIOD = 0.005
 
@@ -71,6 +73,15 @@ def count_up():
     return x
 
 
+def above(measured, compute):
+    """What measured() gives, in a thread, while this one calls compute."""
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(measured)
+        while not answer.done():
+            compute()
+    return answer.result()
+
+
 def ticks(seconds):
     from timerheap import Ticker
 
@@ -90,6 +101,9 @@ def measure(name, scenario, seconds):
         return [ns / 1e9 for ns in ask_go("late", scenario, seconds)]
     if name == "timerheap" and scenario == "ticker":
         return ticks(seconds)
+    if scenario == "computing, main":
+        # All in the thread: an event loop may belong to the thread that makes it.
+        return above(lambda: SUBJECTS[name]().loops().late(randomly(seconds)), count_up)
     loops = SUBJECTS[name]().loops()
     if scenario == "many":
         soon = clock() + 0.2 + seconds / 4
@@ -172,7 +186,7 @@ def collect(subjects, scenarios, seconds):
 
 def line(found):
     figures = " ".join(f"{key} {found[key]:.0f}" for key in ("p50", "p90", "p99", "p99.9", "max"))
-    who = f"{found['scenario']:10} {found['subject']:16}"
+    who = f"{found['scenario']:15} {found['subject']:16}"
     return f"{who} {found['timers']:6} timers, early {found['early']}; us: {figures}"
 
 

@@ -122,6 +122,14 @@ def bars(ns, late, rows, rest):
     if ours and gos:
         bar("lateness idle, p50 of Go's", ours["p50"] / gos["p50"], 0.2, 3)
         bar("lateness idle, p99 of Go's", ours["p99"] / gos["p99"], 0.3, 3)
+    for scenario in ("computing", "computing, main"):
+        ours = by.get(("timerheap", scenario))
+        for peer, limit in (("Go", 0.3), ("asyncio", 0.03)):
+            theirs = by.get((peer, scenario))
+            if ours and theirs:
+                bar(f"lateness {scenario}, p50 of {peer}'s", ours["p50"] / theirs["p50"], limit, 3)
+        if ours:
+            bar(f"lateness {scenario}, p90", ours["p90"] / 1000, 1, 2, " ms")
     bar("early timers", sum(row["early"] for row in late["rows"] if row["subject"] == "timerheap"), 0, 0)
     for name, figures in rest["stalls"].items():
         bar(f"longest call, {name}", figures["max_us"] / 1000, 5, 2, " ms")
