@@ -104,12 +104,12 @@ setup(
     ext_modules=[
         Extension(
             "timerheap._core",
-            sources=["timerheap/_core.pyx"],
+            sources=["timerheap/_core.pyx", "timerheap/core/gil.c"],
             depends=sorted(
                 str(file)
                 for root in ("timerheap", "csrc")
                 for file in Path(root).rglob("*")
-                if file.suffix in {".pxi", ".pxd", ".h"}
+                if file.suffix in {".c", ".pxi", ".pxd", ".h"}
             ),
             include_dirs=["csrc", "timerheap/core"],
             extra_compile_args=compile_flags(),

@@ -44,6 +44,14 @@
 #define TH_WATCH INT64_C(2000000) /* ns between two looks of the standby, while callbacks go on to return */
 #endif
 
+#ifndef TH_ASK_EVERY
+#define TH_ASK_EVERY INT64_C(2000000) /* ns a request for the GIL, on the average: see timerheap/core/gil.c */
+#endif
+
+#ifndef TH_ASK_BURST
+#define TH_ASK_BURST 4 /* requests at a time */
+#endif
+
 #ifndef TH_KEYS_MAX
 #define TH_KEYS_MAX ((size_t)UINT32_MAX) /* th_timer.pos has 32 bits */
 #endif

@@ -15,7 +15,7 @@ from _collections_abc import AsyncGenerator, Coroutine, Generator
 import pytest
 from helpers import FAR, FREE_THREADED, PATIENCE, SANITIZER, run_ok
 
-from timerheap import AfterFunc, Ticker, Timer, TimerHeap, after, sleep, tick
+from timerheap import AfterFunc, Ticker, Timer, TimerHeap, _core, after, sleep, tick
 from timerheap._core import Worker
 from timerheap.testing import ManualHeap
 
@@ -84,6 +84,14 @@ def test_where_the_header_is_another_one_handles_come_from_cpython():
         assert owner() is None
         heap.close()
     """)
+
+
+# The GIL, which workers ask its holder to drop.
+
+
+def test_the_gil_and_its_holder_are_where_they_are_expected():
+    """What is left where they are not: test_computing.py."""
+    assert _core.ASKS_FOR_GIL != FREE_THREADED
 
 
 # threading's list, and the Worker in it.

@@ -7,6 +7,7 @@ from clock cimport *
 from compiler cimport *
 from core cimport *
 from fork cimport *
+from gil cimport *
 from interpreter cimport *
 from pages cimport *
 from platform cimport *

@@ -48,6 +48,7 @@ class _Stats(TypedDict):
 
 DEBUG: Final[bool]
 PORTABLE: Final[bool]
+ASKS_FOR_GIL: Final[bool]
 
 @disjoint_base
 class TimerHeap:

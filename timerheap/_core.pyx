@@ -33,6 +33,7 @@ the parts that work on objects stand above those that make them; and timerproc, 
     timerheap/core/, with it
 
     interpreter.h     what is taken of CPython's insides, and by whom
+    gil.c, gil.h      asking a thread that computes for the GIL                 <- the GIL is asked for
     durations.pxi     seconds to nanoseconds
     arguments.pxi     what wrong calls are told
     misnomers.pxi     what wrong names are told

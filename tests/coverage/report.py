@@ -26,7 +26,7 @@ from pathlib import Path
 import coverage
 
 ROOT = Path(__file__).resolve().parents[2]
-LANGUAGES = {"Python": {".py"}, "Cython": {".pyx", ".pxi", ".pxd"}, "C": {".h"}}
+LANGUAGES = {"Python": {".py"}, "Cython": {".pyx", ".pxi", ".pxd"}, "C": {".c", ".h"}}
 MARKER = re.compile(r' */\* "(.+)":(\d+)\n')
 
 

@@ -139,6 +139,7 @@ publish(Timer, "(delay, *, heap=None)")
 publish(Channel, "()")
 publish(Ticker, "(period, *, heap=None)")
 publish(ManualHeap, "(start=0.0, *, name='manual', on_error=None)")
+ASKS_FOR_GIL = th_examine_gil(sys.getswitchinterval())
 atexit.register(stop_at_exit)
 if th_watch_threads() != 0 or th_watch_forks() != 0:
     raise MemoryError()

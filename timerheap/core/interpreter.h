@@ -15,6 +15,8 @@
  *   th_take_exception PyErr_Fetch and its kin [3.11]. Compiled for 3.11 alone.
  *   th_interpreter_id Cython's module code asks PyInterpreterState_GetID before all else [Cython 3.1 - 3.3]; else a
  *                     subinterpreter would get the module.
+ *   gil.c             the GIL, its holder, and where the holder is asked to drop it [3.11 - 3.15]. th_examine_gil looks;
+ *                     else nobody asks, and a timer beside a thread that computes is late by a switch interval.
  *   th_change_...     slots of types that are ready may be changed before their first use: tp_vectorcall, tp_new,
  *                     tp_init, tp_iter, tp_alloc, tp_mro, and ml_meth of a module's function [3.11 - 3.13, 3.14*,
  *                     3.15*]; else wrong calls get CPython's messages.
@@ -47,6 +49,7 @@
 #include <string.h>
 
 #include "core.h"
+#include "gil.h"
 #include "post.h"
 #include "slab.h"
 #include "timer.h"
@@ -206,6 +209,7 @@ static void th_run_worker(void *arg)
     th_post_begin(post, PyThread_get_thread_ident(), th_native_id());
     while ((state = th_new_state(post)) == NULL)
         th_nap();
+    th_ask_for_gil();
     PyEval_AcquireThread(state);
     th_timerproc(post);
     if (post->forked) { /* CPython 3.11 needs one thread state to make others */

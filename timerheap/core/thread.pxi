@@ -322,6 +322,8 @@ def stop_at_exit():
     cdef int64_t until
     cdef list ends = []
     at_exit = True
+    with nogil:
+        th_ask_no_more()
     heaps = live_heaps()
     for heap in heaps:
         th_lock(heap.core)

@@ -282,6 +282,8 @@ cdef void timerproc(th_post* post) noexcept:
         while due and heap == NULL:
             with nogil:
                 due = stand_by(post, &seen)
+                if due:
+                    th_ask_for_gil()
             if due:
                 heap = take_over(c, post, &seen)
     if due:
@@ -290,6 +292,8 @@ cdef void timerproc(th_post* post) noexcept:
         if heap == NULL:
             with nogil:
                 due = next_run(post)
+                if due:
+                    th_ask_for_gil()    # nothing may come between this and the GIL
             th_post_to_call(post)       # finalizers may start processes as callbacks may
             if not due:
                 break
