@@ -288,15 +288,15 @@ static inline size_t th_counted(const size_t *counter)
 #endif
 }
 
-/* Park the worker until wake_at, a signal of the condition variable, or for no reason at all. M is held on
- * entry and on return. Returns with wake_at at INT64_MIN: an awake worker looks at the root by itself. */
+/* Park the worker for wake_at: until that and tolerance, a signal of the condition variable, or for no reason at all.
+ * Callers signal for what is earlier than wake_at. M is held on entry and on return. Returns with wake_at at INT64_MIN: an awake worker looks at the root by itself. */
 static inline void th_park(th_core *c, int64_t wake_at)
 {
     th_assert_held(c);
     c->wake_at = wake_at;
     c->parked = 1;
     th_note_free(&c->holder);
-    th_wait_cond(&c->cond, &c->mutex, wake_at);
+    th_wait_cond(&c->cond, &c->mutex, th_deadline(wake_at, c->tolerance));
     th_note_held(&c->holder);
     c->parked = 0;
     c->wake_at = INT64_MIN;

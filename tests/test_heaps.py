@@ -481,3 +481,51 @@ def test_check_tells_what_is_broken_with_index_and_values():
     finally:
         record[place] = deadline
     heap.check()
+
+
+# ---- tolerance ------------------------------------------------------------------------------------------------------
+
+
+def test_a_heap_with_tolerance_puts_off_its_wake_up_and_fires_neighbours_together():
+    """In order, and none of them early."""
+    calls = []
+    with TimerHeap(tolerance=0.5) as heap:
+        for delay in (0.4, 0.3, 0.2, 0.1):
+            timer = AfterFunc(delay, lambda when: calls.append((when[0], time.monotonic())), when := [], heap=heap)
+            when.append(timer.when)
+        wait_until(lambda: len(calls) == 4)
+        assert heap.stats()["batches"] == 1
+    assert calls == sorted(calls)
+    assert all(when <= at for when, at in calls)
+
+
+def test_tolerance_puts_off_the_wake_up_for_a_deadline_and_no_other():
+    calls = []
+    with TimerHeap(tolerance=FAR) as heap:
+        AfterFunc(FAR, calls.append, "far", heap=heap)
+        AfterFunc(0, calls.append, "at once", heap=heap)
+        wait_until(lambda: calls)
+        first = AfterFunc(1, calls.append, "put off", heap=heap)
+        time.sleep(1.3)
+        assert calls == ["at once"]
+        assert first.active
+        assert first.stop() is True
+
+
+def test_tolerance_ends():
+    done = threading.Event()
+    with TimerHeap(tolerance=0.05) as heap:
+        AfterFunc(0.01, done.set, heap=heap)
+        assert done.wait(PATIENCE)
+        assert heap.stats()["batches"] == 1
+
+
+def test_a_channel_knows_no_tolerance():
+    with TimerHeap(tolerance=FAR) as heap:
+        assert Timer(0.01, heap=heap).c.recv(PATIENCE)
+
+
+@pytest.mark.parametrize("tolerance", [-1, float("inf"), float("nan")])
+def test_a_tolerance_is_finite_and_not_negative(tolerance):
+    with pytest.raises(ValueError, match=r"TimerHeap\(\) tolerance"):
+        TimerHeap(tolerance=tolerance)
