@@ -35,6 +35,12 @@ static inline int64_t th_next_tick(int64_t when, int64_t period, int64_t now)
     return next;
 }
 
+/* How many points of the grid after when have passed at now. */
+static inline uint64_t th_missed_ticks(int64_t when, int64_t period, int64_t now)
+{
+    return ((uint64_t)now - (uint64_t)when) / (uint64_t)period;
+}
+
 /* As time.monotonic() converts its reading, so that comparing the two is comparing nanoseconds. */
 static inline double th_to_seconds(int64_t when)
 {

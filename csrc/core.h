@@ -69,6 +69,7 @@ typedef struct th_core {
 
     uint64_t seq;            /* arms so far; guard M */
     uint64_t inherited;      /* armings up to this number were the parent's, before a fork; written by fork alone */
+    uint64_t dropped;        /* calls of periodic timers that were missed or skipped; guard M */
     uint64_t fired, cancelled; /* guards as for the changes of state they count, see timer.h */
     size_t live;             /* timers ARMED or DUE; guards likewise */
     size_t peak;             /* most of them at once */
@@ -79,7 +80,7 @@ typedef struct th_core {
     size_t errors;           /* callbacks that raised; th_count */
     size_t handles, channels; /* Timer and Channel objects of this heap in memory; th_count */
 
-    uint64_t chan_arms, received, chan_cancelled, ticks; /* guard C */
+    uint64_t chan_arms, received, chan_cancelled, ticks, chan_dropped; /* guard C */
     size_t chan_live;        /* channel timers live or unread; guard C */
     size_t tickers;          /* running Tickers, which count in no other place; guard C */
     uint32_t epoch;          /* channel armings of an earlier epoch are void (close, fork); guard C */
@@ -289,7 +290,8 @@ static inline size_t th_counted(const size_t *counter)
 }
 
 /* Park the worker for wake_at: until that and tolerance, a signal of the condition variable, or for no reason at all.
- * Callers signal for what is earlier than wake_at. M is held on entry and on return. Returns with wake_at at INT64_MIN: an awake worker looks at the root by itself. */
+ * Callers signal for what is earlier than wake_at. M is held on entry and on return. Returns with wake_at at INT64_MIN:
+ * an awake worker looks at the root by itself. */
 static inline void th_park(th_core *c, int64_t wake_at)
 {
     th_assert_held(c);

@@ -27,6 +27,7 @@ cdef extern from "core.h" nogil:
         size_t run_peak
         uint64_t seq
         uint64_t inherited
+        uint64_t dropped
         uint64_t fired
         uint64_t cancelled
         size_t live
@@ -43,6 +44,7 @@ cdef extern from "core.h" nogil:
         uint64_t received
         uint64_t chan_cancelled
         uint64_t ticks
+        uint64_t chan_dropped
         size_t chan_live
         size_t tickers
         uint32_t epoch

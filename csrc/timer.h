@@ -14,6 +14,7 @@
  *   run        the timers due at one time, sorted, in the order in which they are launched [batch, expired list]
  *   pinned     a run entry points at the record
  *   launch     the point from which a stop comes too late; the callback begins [expire, dispatch]
+ *   periodic   of every(): the launch arms it anew [repeating, interval timer]
  *   orphan     an armed timer whose handle is gone: the record lives on in a slot [detached]
  *   carcass    the memory of a handle that is gone, kept because a run entry still points at it [zombie]
  *   slot       room for a record or a handle in a slab; span, chunk: what the slab hands back, and maps, at once
@@ -38,7 +39,8 @@
  *
  * A record lives in one of two places and never moves while something points at it:
  *
- *   inside its Timer handle   as long as the user holds the handle;
+ *   inside its Timer handle   as long as the user holds the handle, and a periodic one as long as it is ARMED or DUE:
+ *                             the heap holds the handle then;
  *   in a slab slot            once the handle is gone and the timer is still armed (an "orphan").
  *
  * Record states, and who may change them (M is the heap's mutex, th_core.mutex):
@@ -46,7 +48,8 @@
  *   state        in the keys   in the run   stop() says   leaves by
  *   TH_IDLE      perhaps +     perhaps *    False         arm -> ARMED
  *   TH_ARMED     yes           perhaps *    True          stop -> IDLE; collected by the worker -> DUE
- *   TH_DUE       no            yes          True          stop -> IDLE; reset -> ARMED; launch -> IDLE
+ *   TH_DUE       no            yes          True          stop -> IDLE; reset -> ARMED; launch -> IDLE, a periodic one
+ *                                                         -> ARMED
  *
  *   * A run entry outlives the stop of its timer: the worker finds the entry void when it gets there.
  *     TH_PINNED is set exactly while a run entry points at the record, and while it is set the record's
@@ -65,7 +68,8 @@
  *
  * IDLE -> ARMED happens under M. ARMED -> DUE, by the worker, happens under M and by compare-and-swap; so does ARMED ->
  * IDLE, by stop, which on an interpreter with a GIL does not take M: of the two one succeeds. DUE -> IDLE happens under
- * M; on an interpreter with a GIL it happens under the GIL alone, which every stop, reset and launch holds. IDLE is
+ * M; on an interpreter with a GIL it happens under the GIL alone, which every stop, reset and launch holds. DUE ->
+ * ARMED happens under M, and the GIL where there is one. IDLE is
  * left and entered by threads that a free-threaded interpreter's collector stops (only ARMED -> DUE happens while it
  * works): what it takes for IDLE stays so until it is done.
  */
@@ -86,12 +90,13 @@ enum {
     TH_PINNED = 1 << 5,     /* a run entry points here */
     TH_KEYED = 1 << 6,      /* keys[pos] points here */
     TH_RISING = 1 << 7,     /* core.risers points here */
+    TH_PERIODIC = 1 << 8,   /* args is a th_block with a th_periodic before it; the heap holds the handle while armed */
 };
 
 typedef struct th_timer {
     uint32_t pos;   /* index of this timer's key while TH_KEYED; guard M */
     uint16_t state; /* TH_IDLE, TH_ARMED, TH_DUE; guard M, see above */
-    uint16_t flags; /* TH_ARGS_ONE ... TH_RISING; guard M after the record is made */
+    uint16_t flags; /* TH_ARGS_ONE ... TH_PERIODIC; guard M after the record is made */
     int64_t when;   /* deadline of the current arming, ns on the heap's clock; guard M */
     uint64_t seq;   /* number of the current arming, heap-wide, from 1: equal deadlines go by it; guard M, see th_seq */
     void *func;     /* PyObject *, owned; what to call. Written when made and when cleared (GIL; without one: M) */
@@ -141,8 +146,8 @@ static inline int th_leave_armed(th_timer *t, uint16_t to)
     return __atomic_compare_exchange_n(&t->state, &armed, to, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
 
-/* Without M one may read the flags that never change (TH_ARGS_ONE, TH_ARGS_BLOCK, TH_CHANNEL). The holder of M may
- * write another flag at that moment, the worker with no GIL: such accesses are whole, and no more than that. */
+/* Without M one may read the flags that never change (TH_ARGS_ONE, TH_ARGS_BLOCK, TH_CHANNEL, TH_PERIODIC). The holder
+ * of M may write another flag at that moment, the worker with no GIL: such accesses are whole, no more than that. */
 static inline uint16_t th_fixed_flags(const th_timer *t) { return __atomic_load_n(&t->flags, __ATOMIC_RELAXED); }
 
 static inline void th_mark(th_timer *t, uint16_t flag)
@@ -172,5 +177,19 @@ typedef struct th_block {
     size_t nargs;
     void *items[]; /* PyObject *, owned, nargs of them */
 } th_block;
+
+/* What a periodic timer has besides, right before its th_block and in one piece of memory with it. */
+typedef struct th_periodic {
+    int64_t period;   /* ns, positive; guard M */
+    uint64_t running; /* seq of the arming whose call has begun and not returned, else 0; guard GIL, without one M */
+} th_periodic;
+
+_Static_assert(sizeof(th_periodic) % _Alignof(th_block) == 0, "a th_block follows");
+
+/* Of a TH_PERIODIC t that has its args. */
+static inline th_periodic *th_periodic_of(const th_timer *t)
+{
+    return (th_periodic *)t->args - 1;
+}
 
 #endif

@@ -13,6 +13,7 @@ cdef extern from "timer.h" nogil:
         TH_PINNED
         TH_KEYED
         TH_RISING
+        TH_PERIODIC
     ctypedef struct th_timer:
         uint32_t pos
         uint16_t state
@@ -38,3 +39,7 @@ cdef extern from "timer.h" nogil:
         void* context
         size_t nargs
         void** items
+    ctypedef struct th_periodic:
+        int64_t period
+        uint64_t running
+    th_periodic* th_periodic_of(const th_timer* t)

@@ -10,7 +10,7 @@ from unittest import mock
 import pytest
 from helpers import run_ok
 
-from timerheap import AfterFunc, Channel, Ticker, Timer, TimerHeap, after, default_heap, select, sleep, tick
+from timerheap import AfterFunc, Channel, Ticker, Timer, TimerHeap, after, default_heap, every, select, sleep, tick
 from timerheap.testing import ManualHeap, use
 
 
@@ -29,21 +29,28 @@ def things(manual):
     ticker = Ticker(5, heap=manual)
     return {
         **{thing.__name__: thing for thing in (AfterFunc, Ticker, Timer, TimerHeap, ManualHeap, Channel, func)},
-        **{thing.__name__: thing for thing in (after, tick, sleep, select, default_heap, use, coroutine)},
+        **{thing.__name__: thing for thing in (after, every, tick, sleep, select, default_heap, use, coroutine)},
         "heap": manual,
         "timer": timer,
         "ticker": ticker,
         "function_timer": AfterFunc(5, func, heap=manual),
+        "periodic": every(5, func, heap=manual),
         "nan": math.nan,
     }
 
 
 NUMBER = "must be a number of seconds or a datetime.timedelta, not"
 FORM = "AfterFunc(delay, func, *args)"
+PERIODIC = "every(period, func, *args)"
 
 WRONG_TYPES = [
     ("AfterFunc('5', func)", f"AfterFunc() delay {NUMBER} str"),
     ("AfterFunc(None, func)", f"AfterFunc() delay {NUMBER} NoneType"),
+    ("every('5', func)", f"every() period {NUMBER} str"),
+    ("every(5, func, heap=3)", "every() heap must be a TimerHeap, not int"),
+    ("every(5, func, context=3)", "every() context must be a contextvars.Context"),
+    ("every(5, 3)", "every() func must be callable, not int"),
+    ("periodic.reset('5')", f"Timer.reset() delay {NUMBER} str"),
     ("Timer('5')", f"Timer() delay {NUMBER} str"),
     ("Timer(func)", f"Timer() delay {NUMBER} function"),
     ("Ticker('5')", f"Ticker() period {NUMBER} str"),
@@ -52,6 +59,7 @@ WRONG_TYPES = [
     ("sleep('5')", f"sleep() delay {NUMBER} str"),
     ("timer.reset('5')", f"Timer.reset() delay {NUMBER} str"),
     ("function_timer.reset('5')", f"Timer.reset() delay {NUMBER} str"),
+    ("timer.postpone('5')", f"Timer.postpone() delay {NUMBER} str"),
     ("ticker.reset('5')", f"Ticker.reset() period {NUMBER} str"),
     ("timer.c.recv('5')", f"Channel.recv() timeout {NUMBER} str"),
     ("select(timer.c, timeout='5')", f"select() timeout {NUMBER} str"),
@@ -79,6 +87,8 @@ WRONG_TYPES = [
 WRONG_NUMBERS = [
     ("AfterFunc()", f"AfterFunc() needs two arguments, a delay and a function: {FORM}"),
     ("AfterFunc(5)", f"AfterFunc() needs a function after the delay: {FORM}"),
+    ("every()", f"every() needs two arguments, a period and a function: {PERIODIC}"),
+    ("every(5)", f"every() needs a function after the period: {PERIODIC}; Ticker(period) has a channel instead"),
     ("Timer()", "Timer() needs an argument, delay"),
     ("Timer(5, 6)", "Timer() takes one positional argument, delay, got 2"),
     ("Timer(5, delay=6)", "Timer() got delay by position and by keyword"),
@@ -97,6 +107,7 @@ WRONG_NUMBERS = [
     ("sleep()", "sleep() needs an argument, delay"),
     ("sleep(1, 2)", "sleep() takes one positional argument, delay, got 2"),
     ("timer.reset()", "Timer.reset() needs an argument, delay"),
+    ("timer.postpone()", "Timer.postpone() needs an argument, delay"),
     ("ticker.reset()", "Ticker.reset() needs an argument, period"),
     ("heap.advance()", "ManualHeap.advance() needs an argument, seconds"),
     ("TimerHeap('a', 'b')", "TimerHeap() takes one positional argument, name, got 2: executor, on_error, patience and tolerance by keyword"),
@@ -106,6 +117,7 @@ WRONG_NUMBERS = [
     ("default_heap(3)", "default_heap() takes no arguments"),
     ("timer.stop(3)", "stop()"),
     ("timer.reset(1, 2)", "reset()"),
+    ("timer.postpone(1, 2)", "postpone()"),
     ("timer.c.recv(1, 2)", "recv()"),
     ("select(timer.c, colour=3)", "select()"),
 ]
@@ -117,8 +129,8 @@ MISTAKES = [
     ("Timer(interval=5)", "the duration is called delay"),
     ("Timer(5, heap)", "heap=heap"),
     ("after(5, func)", f"{FORM} is what calls a function"),
-    ("Ticker(5, func)", "it calls no function"),
-    ("tick(5, func)", "it calls no function"),
+    ("Ticker(5, func)", "every(period, func, *args) is what calls a function"),
+    ("tick(5, func)", "every(period, func, *args) is what calls a function"),
     ("after(5, heap)", "heap=heap"),
     ("sleep(5, heap)", "after(delay, heap=heap).recv()"),
     ("sleep(5, heap=heap)", "after(delay, heap=heap).recv()"),
@@ -131,6 +143,12 @@ MISTAKES = [
     ("AfterFunc(5, heap)", "heap=heap"),
     ("AfterFunc(5, func, key=1)", "functools.partial(func, key=...)"),
     ("AfterFunc(5, func, args=(1,))", f"arguments for func go by position, {FORM}"),
+    ("every(period=5, func=func)", f"takes period and func by position, {PERIODIC}, not by keyword: period, func"),
+    ("every(func)", f"needs a period before the function: {PERIODIC}"),
+    ("every(func, 5)", f"the period comes first, {PERIODIC}"),
+    ("every(5, func())", "pass the function itself, func, not what it returns, func()"),
+    ("every(5, func, key=1)", "functools.partial(func, key=...)"),
+    ("every(5, func, args=(1,))", f"every() got an unexpected keyword argument 'args': period, func and arguments for func go by position, {PERIODIC}"),
     ("Channel()", "channels are made by timers"),
     ("Channel(5)", "channels are made by timers"),
     ("select(timer)", "its channel is called c"),
@@ -169,6 +187,10 @@ def test_a_coroutine_is_not_a_function():
         ("AfterFunc(nan, func)", "AfterFunc() delay must not be NaN"),
         ("timer.reset(nan)", "Timer.reset() delay must not be NaN"),
         ("select(timer.c, timeout=nan)", "select() timeout must not be NaN"),
+        ("every(-5, func)", "every() period must be positive, not -5"),
+        ("every(nan, func)", "every() period must not be NaN"),
+        ("periodic.reset(0)", "Timer.reset() period must be positive, not 0"),
+        ("timer.postpone(nan)", "Timer.postpone() delay must not be NaN"),
         ("Ticker(0)", "Ticker() period must be positive, not 0"),
         ("tick(-1)", "tick() period must be positive, not -1"),
         ("ticker.reset(0)", "Ticker.reset() period must be positive, not 0"),
@@ -253,10 +275,12 @@ def test_what_is_not_iterable_does_not_look_so(things):
 @pytest.mark.parametrize(
     ("thing", "signature"),
     [
+        (every, "(period, func, /, *args, context=None, heap=None)"),
         (AfterFunc, "(delay, func, /, *args, context=None, heap=None)"),
         (Timer, "(delay, *, heap=None)"),
         (Timer.stop, "(self, /)"),
         (Timer.reset, "(self, /, delay)"),
+        (Timer.postpone, "(self, /, delay)"),
         (Ticker, "(period, *, heap=None)"),
         (Ticker.reset, "(self, /, period)"),
         (Channel.recv, "(self, /, timeout=None)"),

@@ -939,3 +939,87 @@ def test_a_fork_waits_for_the_worker_to_sort():
     leave.set()
     other.join()
     """)
+
+
+def test_the_child_has_no_periodic_timers_and_may_reset_its_own():
+    run_fork("""
+    from timerheap import every
+    calls = []
+    timer = every(0.01, calls.append, 1)
+    counted = sys.getrefcount(timer)
+    while len(calls) < 3:
+        time.sleep(0.001)
+
+    def child():
+        seen = len(calls)
+        assert not timer.active and timer.when is None and timer.period == 0.01
+        assert timer.postpone(1) is False and timer.stop() is False
+        assert len(default_heap()) == 0
+        time.sleep(0.1)
+        assert len(calls) == seen
+        assert sys.getrefcount(timer) == counted - 1
+        assert timer.reset(0.02) is False and timer.period == 0.02 and timer.active
+        while len(calls) < seen + 3:
+            time.sleep(0.001)
+        assert timer.stop() is True
+        default_heap().check()
+
+    assert forked(child) == 0
+    seen = len(calls)
+    while len(calls) < seen + 3:
+        time.sleep(0.001)
+    assert timer.stop() is True
+    """)
+
+
+def test_a_periodic_call_may_fork():
+    run_fork("""
+    import warnings
+    from timerheap import every
+    warnings.simplefilter("ignore", DeprecationWarning)     # this process has two threads, and may fork
+    status, calls = [], []
+
+    def child():
+        assert not timer.active and timer.stop() is False
+        assert timer.reset(0.01) is False
+        default_heap().check()
+
+    def call():
+        calls.append(1)
+        if len(calls) == 1:
+            status.append(forked(child))
+
+    timer = every(0.01, call)
+    while len(calls) < 3:
+        time.sleep(0.01)
+    assert status == [0] and timer.stop() is True
+    """)
+
+
+def test_a_periodic_call_that_the_parent_has_begun_keeps_the_child_from_nothing():
+    run_fork("""
+    from timerheap import every
+    jobs = []
+
+    class Keeps:
+        def submit(self, job):
+            jobs.append(job)
+
+    heap = TimerHeap(executor=Keeps())
+    timer = every(0.005, print, heap=heap)
+    while heap.stats()["dropped"] < 3:
+        time.sleep(0.001)
+
+    def child():
+        assert len(jobs) == 1
+        timer.reset(0.005)
+        while len(jobs) < 2:
+            time.sleep(0.001)
+        dropped = heap.stats()["dropped"]
+        while heap.stats()["dropped"] < dropped + 3:
+            time.sleep(0.001)
+        assert len(jobs) == 2
+
+    assert forked(child) == 0
+    timer.stop()
+    """)

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from timerheap import AfterFunc, Ticker, Timer
+from timerheap import AfterFunc, Ticker, Timer, every
 from timerheap.testing import ManualHeap
 
 NEVER = 2**63 - 1
@@ -63,10 +63,11 @@ class Item:
     """A timer of any kind and the reference the test holds to it: None once that is dropped.
 
     `action` is what a function timer's callback does, once, besides logging; `planned` is the
-    oracle's copy, which runs first.
+    oracle's copy, which runs first. `period`, in nanoseconds, is a periodic timer's.
     """
 
-    def __init__(self, handle=None, key=None, action=None):
+    def __init__(self, handle=None, key=None, action=None, period=None):
+        self.period = period
         self.handle = handle
         self.key = key
         self.action = self.planned = action
@@ -74,6 +75,7 @@ class Item:
 
 class HeapModel(RuleBasedStateMachine):
     functions = Bundle("functions")
+    periodics = Bundle("periodics")
     channels = Bundle("channels")
     tickers = Bundle("tickers")
 
@@ -88,13 +90,15 @@ class HeapModel(RuleBasedStateMachine):
         self.grids = {}  # running ticker -> [next tick, period]
         self.log = []  # what the callbacks did
         self.expected = []  # what they must have done
-        self.arms = self.fired = self.received = self.cancelled = 0
+        self.arms = self.fired = self.received = self.cancelled = self.dropped = 0
 
     # Function timers.
 
     def arm(self, item, delay):
         self.pending[item] = (deadline(self.now, delay), next(self.order))
         self.arms += 1
+        if item.period is not None:
+            item.period = deadline(0, delay)
 
     def cancel(self, armed):
         self.cancelled += armed
@@ -146,13 +150,17 @@ class HeapModel(RuleBasedStateMachine):
     def arm_function_that_resets_itself(self, delay, later):
         return self.new_function(delay, ("reset", later))
 
-    @rule(target=functions, delay=DELAYS, other=functions)
+    @rule(target=functions, delay=DELAYS, other=st.one_of(functions, periodics))
     def arm_function_that_stops_another(self, delay, other):
         return self.new_function(delay, ("stop", other))
 
     @rule(target=functions, delay=DELAYS, other=functions, later=DELAYS)
     def arm_function_that_resets_another(self, delay, other, later):
         return self.new_function(delay, ("reset other", other, later))
+
+    @rule(target=functions, delay=DELAYS, other=periodics, period=PERIODS)
+    def arm_function_that_resets_a_periodic_one(self, delay, other, period):
+        return self.new_function(delay, ("reset other", other, period))
 
     @rule(delay=DELAYS, later=DELAYS)
     def arm_and_drop_function_that_arms(self, delay, later):
@@ -180,11 +188,73 @@ class HeapModel(RuleBasedStateMachine):
         assert item.handle.reset(delay) is expected
         self.arm(item, delay)
 
+    @rule(item=st.one_of(functions, periodics), delay=PERIODS)
+    def postpone_function(self, item, delay):
+        expected = self.cancel(item in self.pending)
+        assert item.handle.postpone(delay) is expected
+        if expected:
+            self.arm(item, delay)
+
     @rule(item=functions)
     def look_at_function(self, item):
         armed = self.pending.get(item)
         assert item.handle.active is (armed is not None)
         assert item.handle.when == (None if armed is None else seconds(armed[0]))
+
+    # Periodic timers.
+
+    def new_periodic(self, period, action=None):
+        item = Item(key=self.arms, action=action, period=deadline(0, period))
+        if action is not None:
+            self.named.update(other for other in action if isinstance(other, Item))
+        item.handle = every(period, self.callback, item, heap=self.heap)
+        self.arm(item, period)
+        return item
+
+    @rule(target=periodics, period=PERIODS)
+    def arm_periodic(self, period):
+        return self.new_periodic(period)
+
+    @rule(target=periodics, period=PERIODS, later=PERIODS)
+    def arm_periodic_that_resets_itself(self, period, later):
+        item = self.new_periodic(period)
+        item.action = item.planned = ("reset other", item, later)
+        self.named.add(item)
+        return item
+
+    @rule(target=periodics, period=PERIODS)
+    def arm_periodic_that_stops_itself(self, period):
+        item = self.new_periodic(period)
+        item.action = item.planned = ("stop", item)
+        self.named.add(item)
+        return item
+
+    @rule(target=periodics, period=PERIODS, other=st.one_of(functions, periodics))
+    def arm_periodic_that_stops_another(self, period, other):
+        return self.new_periodic(period, ("stop", other))
+
+    @rule(item=consumes(periodics))
+    def drop_periodic(self, item):
+        if item not in self.named:
+            item.handle = None
+
+    @rule(item=periodics)
+    def stop_periodic(self, item):
+        expected = self.cancel(self.pending.pop(item, None) is not None)
+        assert item.handle.stop() is expected
+
+    @rule(item=periodics, period=PERIODS)
+    def reset_periodic(self, item, period):
+        expected = self.cancel(item in self.pending)
+        assert item.handle.reset(period) is expected
+        self.arm(item, period)
+
+    @rule(item=periodics)
+    def look_at_periodic(self, item):
+        armed = self.pending.get(item)
+        assert item.handle.active is (armed is not None)
+        assert item.handle.when == (None if armed is None else seconds(armed[0]))
+        assert item.handle.period == seconds(item.period)
 
     # Channel timers.
 
@@ -228,6 +298,14 @@ class HeapModel(RuleBasedStateMachine):
         self.live[item] = deadline(self.now, delay)
         self.arms += 1
 
+    @rule(item=channels, delay=DELAYS)
+    def postpone_channel(self, item, delay):
+        expected = self.cancel(item in self.live)
+        assert item.handle.postpone(delay) is expected
+        if expected:
+            self.live[item] = deadline(self.now, delay)
+            self.arms += 1
+
     @rule(item=channels)
     def look_at_channel(self, item):
         when = self.live.get(item)
@@ -247,7 +325,9 @@ class HeapModel(RuleBasedStateMachine):
         when, period = self.grids.get(item, (NEVER, NEVER))
         if when <= self.now:
             assert item.handle.c.poll() == seconds(when)
-            following = when + period * (1 + (self.now - when) // period)
+            missed = (self.now - when) // period
+            following = when + period * (1 + missed)
+            self.dropped += missed
             self.grids[item][0] = min(following, NEVER)
         else:
             assert item.handle.c.poll() is None
@@ -279,6 +359,9 @@ class HeapModel(RuleBasedStateMachine):
             del self.pending[item]
             self.now = when
             self.fired += 1
+            if item.period is not None:
+                self.pending[item] = (min(when + item.period, NEVER), next(self.order))
+                self.arms += 1
             self.simulate(item)
         self.now = max(self.now, clock_after(began, delta))
         self.heap.advance(delta)
@@ -295,6 +378,7 @@ class HeapModel(RuleBasedStateMachine):
         assert stats["fired"] == self.fired
         assert stats["received"] == self.received
         assert stats["cancelled"] == self.cancelled
+        assert stats["dropped"] == self.dropped
         assert self.arms == self.fired + self.received + self.cancelled + one_shots
 
     def teardown(self):

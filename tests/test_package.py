@@ -13,14 +13,16 @@ import timerheap
 
 PUBLIC = {
     "AfterFunc", "Channel", "Ticker", "Timer", "TimerHeap",
-    "after", "default_heap", "select", "sleep", "tick",
+    "after", "default_heap", "every", "select", "sleep", "tick",
 }  # fmt: skip
 
 SIGNATURES = {
     "Timer": "(delay, *, heap=None)",
     "Timer.stop": "(self, /)",
     "Timer.reset": "(self, /, delay)",
+    "Timer.postpone": "(self, /, delay)",
     "AfterFunc": "(delay, func, /, *args, context=None, heap=None)",
+    "every": "(period, func, /, *args, context=None, heap=None)",
     "Ticker": "(period, *, heap=None)",
     "Ticker.stop": "(self, /)",
     "Ticker.reset": "(self, /, period)",
@@ -76,7 +78,7 @@ def test_signature_is_visible(path, signature):
 
 @pytest.mark.parametrize(
     "path", [*SIGNATURES, "Channel", "Timer.active", "Timer.when", "Timer.c", "Timer.func", "Timer.args",
-             "Ticker.period", "TimerHeap.nbytes", "TimerHeap.on_error"]
+             "Timer.period", "Ticker.period", "TimerHeap.nbytes", "TimerHeap.on_error"]
 )  # fmt: skip
 def test_docstring_is_visible(path):
     assert inspect.getdoc(find(path))

@@ -1,16 +1,17 @@
-"""stop and reset say whether they cancelled a pending run: every state, every race.
+"""stop, reset and postpone say whether they cancelled a pending run: every state, every race.
 
-| state                                | stop  | reset |
-| ------------------------------------ | ----- | ----- |
-| armed, deadline ahead                | True  | True  |
-| function: due, not launched          | True  | True  |
-| function: running or done            | False | False |
-| channel: expired, not received       | True  | True  |
-| channel: received                    | False | False |
-| stopped                              | False | False |
+| state                                | stop  | reset, postpone |
+| ------------------------------------ | ----- | --------------- |
+| armed, deadline ahead                | True  | True            |
+| function: due, not launched          | True  | True            |
+| function: running or done            | False | False           |
+| channel: expired, not received       | True  | True            |
+| channel: received                    | False | False           |
+| stopped                              | False | False           |
 """
 
 import random
+import threading
 import time
 
 import pytest
@@ -19,7 +20,11 @@ from helpers import FAR, PATIENCE, Background, balance, run_threads, wait_until
 from timerheap import AfterFunc, Timer, TimerHeap, select
 from timerheap.testing import ManualHeap
 
-CANCEL = {"stop": lambda timer: timer.stop(), "reset": lambda timer: timer.reset(FAR)}
+CANCEL = {
+    "stop": lambda timer: timer.stop(),
+    "reset": lambda timer: timer.reset(FAR),
+    "postpone": lambda timer: timer.postpone(FAR),
+}
 
 
 @pytest.fixture(params=CANCEL)
@@ -49,6 +54,57 @@ def test_reset_makes_a_stopped_timer_active(timer):
     timer.reset(1)
     assert timer.active
     assert timer.stop() is True
+
+
+def test_postpone_moves_what_is_pending(timer, manual):
+    manual.advance(0.5)
+    assert timer.postpone(1) is True
+    assert timer.when == 1.5
+    assert timer.postpone(0.25) is True
+    assert timer.when == 0.75
+    assert len(manual) == 1
+    assert balance(manual) == 0
+
+
+@pytest.mark.parametrize("end", ["stopped", "expired"])
+def test_postpone_revives_nothing(timer, manual, end):
+    if end == "stopped":
+        timer.stop()
+    else:
+        manual.advance(1)
+        if timer.c is not None:
+            timer.c.recv()
+    before = manual.stats()
+    assert timer.postpone(1) is False
+    assert not timer.active
+    assert manual.stats() == before
+    manual.advance(5)
+    assert manual.stats()["fired"] == before["fired"]
+    assert timer.reset(1) is False  # reset does
+
+
+def test_postpone_of_an_unread_value_takes_it_back(manual):
+    timer = Timer(1, heap=manual)
+    manual.advance(2)
+    assert timer.postpone(1) is True
+    assert timer.c.poll() is None
+    manual.advance(1)
+    assert timer.c.poll() == 3.0
+
+
+@pytest.mark.parametrize(("delay", "error"), [(float("nan"), ValueError), ("1", TypeError)])
+def test_postpone_with_a_bad_delay_leaves_the_timer_as_it_was(timer, delay, error):
+    with pytest.raises(error, match=r"Timer\.postpone\(\) delay"):
+        timer.postpone(delay)
+    assert timer.when == 1.0
+
+
+def test_a_postponed_timer_wakes_the_worker_that_sleeps_for_longer(heap):
+    done = threading.Event()
+    timer = AfterFunc(FAR, done.set, heap=heap)
+    time.sleep(0.05)
+    assert timer.postpone(0.01) is True
+    assert done.wait(PATIENCE)
 
 
 def test_stop_makes_a_timer_inactive(timer):
@@ -194,6 +250,7 @@ def test_false_on_a_closed_heap():
     heap.close()
     for timer in (function, channel, expired):
         assert timer.stop() is False
+        assert timer.postpone(1) is False
         assert not timer.active
         assert timer.when is None
 
@@ -238,11 +295,16 @@ def test_racing_stops_and_resets_cancel_every_arming_once(fast_switching):
             arms = cancels = 0
             for _ in range(3000):
                 timer = chance.choice(timers)
-                if chance.random() < 0.5:
-                    cancels += timer.stop()
-                else:
-                    arms += 1
-                    cancels += timer.reset(chance.random() * 2e-4)
+                match chance.randrange(4):
+                    case 0 | 1:
+                        cancels += timer.stop()
+                    case 2:
+                        arms += 1
+                        cancels += timer.reset(chance.random() * 2e-4)
+                    case 3:
+                        postponed = timer.postpone(chance.random() * 2e-4)
+                        arms += postponed
+                        cancels += postponed
             return arms, cancels
 
         totals = [sum(column) for column in zip(*run_threads(4, race), strict=True)]
@@ -263,7 +325,7 @@ def test_racing_receives_stops_and_resets_take_every_arming_once(fast_switching)
             arms = cancels = receives = 0
             for _ in range(2000):
                 timer = chance.choice(timers)
-                match chance.randrange(5):
+                match chance.randrange(6):
                     case 0:
                         cancels += timer.stop()
                     case 1:
@@ -276,6 +338,10 @@ def test_racing_receives_stops_and_resets_take_every_arming_once(fast_switching)
                     case 4:
                         channels = [each.c for each in timers]
                         receives += received(lambda: select(*channels, timeout=1e-4))  # noqa: B023
+                    case 5:
+                        postponed = timer.postpone(chance.choice([0, 5e-5]))
+                        arms += postponed
+                        cancels += postponed
             return arms, cancels, receives
 
         arms, cancels, receives = (sum(column) for column in zip(*run_threads(4, race), strict=True))

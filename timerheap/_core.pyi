@@ -114,6 +114,8 @@ class Timer:
     @property
     def when(self) -> float | None: ...
     @property
+    def period(self) -> float | None: ...
+    @property
     def heap(self) -> TimerHeap: ...
     @property
     def func(self) -> Callable[..., object] | None: ...
@@ -121,6 +123,7 @@ class Timer:
     def args(self) -> tuple[Any, ...]: ...
     def stop(self) -> bool: ...
     def reset(self, delay: _Seconds) -> bool: ...
+    def postpone(self, delay: _Seconds) -> bool: ...
 
 @final
 class Ticker:
@@ -151,6 +154,14 @@ class Misnomer:
 
 def AfterFunc(
     delay: _Seconds,
+    func: Callable[[*_Ts], object],
+    /,
+    *args: *_Ts,
+    context: Context | None = None,
+    heap: TimerHeap | None = None,
+) -> Timer: ...
+def every(
+    period: _Seconds,
     func: Callable[[*_Ts], object],
     /,
     *args: *_Ts,

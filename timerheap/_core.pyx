@@ -52,7 +52,7 @@ the parts that work on objects stand above those that make them; and timerproc, 
     receive.pxi       looking, waiting in line, receiving                       <- receivers sleep
     channel.pxi       Channel
     timer.pxi         Timer, after
-    afterfunc.pxi     AfterFunc
+    afterfunc.pxi     AfterFunc, every
     ticker.pxi        Ticker, tick
     select.pxi        select, sleep
     manual.pxi        ManualHeap, and what it shows the collector

@@ -22,7 +22,7 @@ cdef str advice(str argument, tuple others, tuple extra, object keywords):
     if called and argument == "delay":
         return ": AfterFunc(delay, func, *args) is what calls a function"
     if called and argument == "period":
-        return ": it calls no function, but can be iterated, for at in Ticker(period)"
+        return ": every(period, func, *args) is what calls a function"
     if not DURATION_WORDS.isdisjoint(keywords):
         return f": the duration is called {argument}"
     return ""
@@ -61,27 +61,42 @@ cdef str an_instance(object thing, type kind):
     return type(thing).__name__
 
 
-# ---- AfterFunc ------------------------------------------------------------------------------------------------------
+# ---- AfterFunc and every --------------------------------------------------------------------------------------------
 
-cdef int refuse_too_few(PyObject** args, Py_ssize_t nargs, PyObject* kwnames) except -1:
-    """AfterFunc with less than two positional arguments."""
+cdef str maker(bint periodic):
+    return "every" if periodic else "AfterFunc"
+
+
+cdef str first_of(bint periodic):
+    return "period" if periodic else "delay"
+
+
+cdef str form_of(bint periodic):
+    return f"{maker(periodic)}({first_of(periodic)}, func, *args)"
+
+
+cdef int refuse_too_few(bint periodic, PyObject** args, Py_ssize_t nargs, PyObject* kwnames) except -1:
+    """With less than two positional arguments."""
     names = <object>kwnames if kwnames != NULL else ()
-    form = "AfterFunc(delay, func, *args)"
+    form = form_of(periodic)
+    first = first_of(periodic)
+    what = maker(periodic)
     wrong = [name for name in names if name in FUNCTION_WORDS or name in DURATION_WORDS]
     if wrong:
-        raise TypeError(f"AfterFunc() takes delay and func by position, {form}, not by keyword: {', '.join(wrong)}")
+        raise TypeError(f"{what}() takes {first} and func by position, {form}, not by keyword: {', '.join(wrong)}")
     if nargs == 0:
-        raise TypeError(f"AfterFunc() needs two arguments, a delay and a function: {form}")
+        raise TypeError(f"{what}() needs two arguments, a {first} and a function: {form}")
     if PyCallable_Check(args[0]):
-        raise TypeError(f"AfterFunc() needs a delay before the function: {form}")
-    raise TypeError(f"AfterFunc() needs a function after the delay: {form}; Timer(delay) has a channel instead")
+        raise TypeError(f"{what}() needs a {first} before the function: {form}")
+    raise TypeError(f"{what}() needs a function after the {first}: {form}; "
+                    f"{'Timer' if first == 'delay' else 'Ticker'}({first}) has a channel instead")
 
 
-cdef int refuse_func(object delay, object func) except -1:
-    """AfterFunc with a func that cannot be called."""
-    got = f"AfterFunc() func must be callable, not {type(func).__name__}"
-    if callable(delay) and not has_float(delay):
-        raise TypeError(f"{got}: the delay comes first, AfterFunc(delay, func, *args)")
+cdef int refuse_func(bint periodic, object first, object func) except -1:
+    """With a func that cannot be called."""
+    got = f"{maker(periodic)}() func must be callable, not {type(func).__name__}"
+    if callable(first) and not has_float(first):
+        raise TypeError(f"{got}: the {first_of(periodic)} comes first, {form_of(periodic)}")
     if isinstance(func, TimerHeap):
         raise TypeError(f"{got}: a heap is given by keyword, heap=heap")
     if func is None or hasattr(func, "cr_code"):
@@ -89,9 +104,9 @@ cdef int refuse_func(object delay, object func) except -1:
     raise TypeError(got)
 
 
-cdef int refuse_keyword(str name) except -1:
-    """AfterFunc with a keyword that is not its own."""
-    got = f"AfterFunc() got an unexpected keyword argument {name!r}"
+cdef int refuse_keyword(bint periodic, str name) except -1:
+    """With a keyword that is not its own."""
+    got = f"{maker(periodic)}() got an unexpected keyword argument {name!r}"
     if name in DURATION_WORDS or name in FUNCTION_WORDS:
-        raise TypeError(f"{got}: delay, func and arguments for func go by position, AfterFunc(delay, func, *args)")
+        raise TypeError(f"{got}: {first_of(periodic)}, func and arguments for func go by position, {form_of(periodic)}")
     raise TypeError(f"{got}: keywords for func go through functools.partial(func, {name}=...)")

@@ -67,6 +67,21 @@ cdef object never_run(suspended, func):
                      "asyncio.run_coroutine_threadsafe hands a coroutine to its loop")
 
 
+# ---- periodic calls -------------------------------------------------------------------------------------------------
+
+cdef inline void end_call(Timer timer, uint64_t call) noexcept:
+    """The call that go_on has begun is over: the next one need not be skipped. May come twice. call is 0 for a
+    timer that is not periodic."""
+    if call == 0:
+        return
+    if FREE_THREADED:
+        th_lock(timer.heap.core)
+    if timer.t.args != NULL and th_periodic_of(&timer.t).running == call:
+        th_periodic_of(&timer.t).running = 0
+    if FREE_THREADED:
+        th_unlock(timer.heap.core)
+
+
 # ---- calling --------------------------------------------------------------------------------------------------------
 
 cdef bint enter_fresh_context(PyObject** context) noexcept:

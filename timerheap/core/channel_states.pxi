@@ -30,6 +30,7 @@ cdef inline bint chan_take(th_chan* ch, int64_t now, int64_t* when) noexcept nog
         return False
     when[0] = ch.when
     if ch.period:
+        ch.core.chan_dropped += th_missed_ticks(ch.when, ch.period, now)
         ch.when = th_next_tick(ch.when, ch.period, now)
         ch.core.ticks += 1
     else:
@@ -44,15 +45,15 @@ cdef int chan_refuse() except -1:
     raise RuntimeError(CLOSED_HEAP)
 
 
-cdef inline object chan_arm(th_chan* ch, int64_t ns, int64_t period):
+cdef inline object chan_arm(th_chan* ch, int64_t ns, int64_t period, bint revive):
     """Takes C. Arm or re-arm, ns from now. True if an earlier arming was live, or expired and not
-    received."""
+    received; without revive nothing is done where none was."""
     cdef bint was, closed
     cdef int64_t when = th_deadline(th_now(ch.core), ns)
     th_chan_lock()
     closed = ch.core.closed
     was = th_chan_live(ch)
-    if not closed:
+    if not closed and (was or revive):
         if was:
             chan_retire(ch)
         if not was or when < ch.when:
@@ -68,9 +69,9 @@ cdef inline object chan_arm(th_chan* ch, int64_t ns, int64_t period):
             ch.core.chan_live += 1
             ch.core.chan_arms += 1
     th_chan_unlock()
-    if closed:
+    if closed and revive:
         chan_refuse()
-    return was
+    return was and not closed
 
 
 cdef inline object chan_stop(th_chan* ch):

@@ -30,6 +30,8 @@ cdef bint check_key(th_core* c, size_t i, fault* f) noexcept nogil:
         return fails(f, b"a timer in the heap does not know it", i, key.timer.flags, TH_KEYED)
     if key.timer.when < key.when and not key.timer.flags & TH_RISING:
         return fails(f, b"a key is later than its timer", i, key.when, key.timer.when)
+    if key.timer.flags & TH_PERIODIC and key.timer.state == TH_ARMED and key.timer.flags & (TH_ORPHAN | TH_CARCASS):
+        return fails(f, b"a periodic timer has lost its handle", i, key.timer.flags, TH_PERIODIC)
     return True
 
 
@@ -55,6 +57,8 @@ cdef bint check_heap(th_core* c, fault* f) noexcept nogil:
         pinned -= (t.flags & TH_KEYED) != 0
         if t.state == TH_DUE:
             due += 1
+            if t.flags & TH_PERIODIC and t.flags & (TH_ORPHAN | TH_CARCASS):
+                return fails(f, b"a periodic timer has lost its handle", i, t.flags, TH_PERIODIC)
             orphans += (t.flags & TH_ORPHAN) != 0
     for i in range(c.rising):
         rising -= (c.risers[i].flags & TH_KEYED) != 0

@@ -144,11 +144,16 @@ cdef int timedelta64_to_ns(object delta, int64_t* ns, const char* what) except -
     return 0
 
 
+cdef int demand_positive(int64_t ns, object period, const char* what) except -1:
+    if ns <= 0:
+        raise ValueError(f"{what.decode()} must be positive, not {period!r}")
+    return 0
+
+
 cdef int64_t positive_period(object period, const char* what) except -1:
     cdef int64_t ns = 0
     to_ns(period, &ns, what)
-    if ns <= 0:
-        raise ValueError(f"{what.decode()} must be positive, not {period!r}")
+    demand_positive(ns, period, what)
     return ns
 
 

@@ -23,8 +23,9 @@
 # reference: it owns one to the handle of each ARMED or DUE timer, taken before arming and given up by stop or after the
 # call.
 #
-# With a GIL the heap owns none, and a handle that dies while armed leaves an orphan (40 bytes instead of 80): that is
-# decided under the GIL, which no launch can have at the same time.
+# With a GIL the heap owns that of a periodic timer likewise, which is armed for ever: its launch need not care whether
+# there is a handle. It owns no other, and a handle that dies while armed leaves an orphan (40 bytes instead of 80):
+# that is decided under the GIL, which no launch can have at the same time.
 #
 # Put aside. From 3.14 on CPython puts an object aside whose last reference goes while the stack is nearly used up, and
 # calls tp_dealloc once there is room again. With a GIL the timer of such a handle is armed as before, and that nobody
@@ -38,6 +39,11 @@ cdef enum:
 cdef inline bint always_tracked(th_core* c) noexcept nogil:
     """Whether the collector knows the handles of armed timers as well."""
     return FREE_THREADED or c.manual
+
+
+cdef inline bint owned(th_timer* t) noexcept nogil:
+    """Whether the heap has a reference to the handle of t while that is ARMED or DUE."""
+    return FREE_THREADED or th_fixed_flags(t) & TH_PERIODIC
 
 
 cdef inline PyObject* handle_of(th_timer* t) noexcept nogil:
@@ -56,11 +62,15 @@ cdef inline void fetch_handle(PyObject* self) noexcept nogil:
 
 # ---- what a record owns ---------------------------------------------------------------------------------------------
 
-cdef th_block* new_block(PyObject** args, Py_ssize_t nargs, PyObject* context) except NULL:
-    cdef th_block* block = <th_block*>PyMem_Malloc(sizeof(th_block) + nargs * sizeof(void*))
+cdef th_block* new_block(PyObject** args, Py_ssize_t nargs, PyObject* context, size_t before) except NULL:
+    """With so many bytes before it, zeroed."""
+    cdef char* memory = <char*>PyMem_Malloc(before + sizeof(th_block) + nargs * sizeof(void*))
+    cdef th_block* block
     cdef Py_ssize_t i
-    if block == NULL:
+    if memory == NULL:
         raise MemoryError()
+    memset(memory, 0, before)
+    block = <th_block*>(memory + before)
     if context != NULL:
         incref(context)
     block.context = context
@@ -81,7 +91,7 @@ cdef inline void drop_call(void* func, void* args, uint16_t flags) noexcept:
         for i in range(block.nargs):
             decref(block.items[i])
         xdecref(block.context)
-        PyMem_Free(block)
+        PyMem_Free(<char*>block - (sizeof(th_periodic) if flags & TH_PERIODIC else 0))
     else:
         xdecref(args)
     xdecref(func)
@@ -207,7 +217,7 @@ cdef int timer_clear(PyObject* self) noexcept:
 
 cdef int timer_let_go(PyObject* self) noexcept:
     """The handle's last reference is gone. True if its memory may be freed; False if the heap or
-    the run goes on with it. Free-threaded, an ARMED or DUE handle has the heap's reference and does not come here.
+    the run goes on with it. An ARMED or DUE handle that is the heap's as well does not come here.
     """
     cdef th_timer* t = &(<Timer>self).t
     cdef th_core* c

@@ -14,7 +14,8 @@
 #   5. A key whose timer is not ARMED is dead: stop left it behind. There are stops - buried of them. Invariants 2 and 3
 #      hold for it too, unless it points at the tomb.
 #   6. The records in risers are those that are RISING.
-#   7. live == len - dead keys + the DUE timers of the run;  orphans.used == orphans in the heap and in the run.
+#   7. A periodic timer that is ARMED or DUE is in its handle.
+#   8. live == len - dead keys + the DUE timers of the run;  orphans.used == orphans in the heap and in the run.
 #
 # The order among equal deadlines is not the heap's business: what is due is collected as one run,
 # and the run is sorted by (when, seq). That keeps the heap's comparison at one int64. Nor are a timer's states: keys

@@ -14,6 +14,9 @@
 # other's heaps do not stand still for ever), and not for what is away and whose end no future tells. Whatever a job's
 # future ends with that the job has not reported itself (it could not be pickled, the pool broke or was shut down) is
 # reported when it ends.
+#
+# A periodic timer's next job is not submitted before the last one is over, called off, or away where nothing tells its
+# end.
 
 cdef str SUBMIT = "submit", EXCEPTION = "exception"
 
@@ -38,6 +41,7 @@ cdef class Job:
     cdef bint unheard           # that says nothing of its end: what is AWAY then, nobody waits for
     cdef uint32_t state         # a word to wait for
     cdef unsigned long thread   # that runs it
+    cdef uint64_t call          # of a periodic timer: what ends with the job, see end_call
 
     def __call__(self):
         cdef PyObject* context = NULL
@@ -108,6 +112,8 @@ cdef object hook_for(Job job):
 
 
 cdef int strike(Job job) except -1:
+    """Nobody waits for the job any more."""
+    end_call(job.timer, job.call)
     if job.timer.heap.jobs is not None:         # else the collector has cleared it
         job.timer.heap.jobs.discard(job)
     return 0
@@ -120,11 +126,12 @@ cdef int finish(Job job, uint32_t state) except -1:
     return 0
 
 
-cdef void hand_over(TimerHeap heap, Timer timer) noexcept:
+cdef void hand_over(TimerHeap heap, Timer timer, uint64_t call) noexcept:
     cdef PyObject* result
     cdef Job job = Job.__new__(Job)
     job.timer = timer
     job.hook = hook_of(heap)
+    job.call = call
     heap.jobs.add(job)
     result = call_method(<PyObject*>heap.executor, <PyObject*>SUBMIT, <PyObject*>job, NULL)
     if result != NULL:

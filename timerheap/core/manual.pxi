@@ -115,7 +115,7 @@ cdef class ManualHeap(TimerHeap):
 
 # What is armed on a manual heap fires only if somebody turns the clock: a heap that nobody reaches any more goes with
 # all that its timers hold. So it shows that to the collector: functions and arguments of what is armed, while the
-# handles show their heap alone; and, without a GIL, the handles that belong to it. Only attached threads work on a
+# handles show their heap alone; and the handles that belong to it, see owned. Only attached threads work on a
 # manual heap: the world stands still, and nothing is half done.
 
 cdef int (*heap_fields_traverse)(PyObject* self, visitproc visit, void* arg) noexcept
@@ -123,7 +123,7 @@ cdef int (*heap_fields_clear)(PyObject* self) noexcept
 
 
 cdef inline int visit_armed(th_timer* t, visitproc visit, void* arg) noexcept:
-    cdef int result = visit(handle_of(t), arg) if FREE_THREADED else 0
+    cdef int result = visit(handle_of(t), arg) if owned(t) else 0
     return result if result else visit_call(t, visit, arg)
 
 

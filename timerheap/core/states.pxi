@@ -5,9 +5,10 @@
 # the heap in order. What else a change asks for, of a caller with the GIL (references, the collector), is the caller's:
 # timer.pxi arms and stops, handles.pxi lets go, worker.pxi launches and, for close(), cancels.
 #
-#   IDLE  -> ARMED   arm_record, rearm_record     under M
+#   IDLE  -> ARMED   arm_record, rearm_record     under M; for a periodic timer always rearm_periodic
 #   ARMED -> ARMED   rearm_record                 under M
 #   DUE   -> ARMED   rearm_record                 under M; its run entry is void then
+#                    go_on                        under M, and the GIL where there is one: a periodic timer's launch
 #   ARMED -> DUE     enter_run                    under M, by compare-and-swap, for a stop may come at the same time
 #   ARMED -> IDLE    cancel                       by compare-and-swap, under the GIL, or under M where there is none
 #                    cancel_last                  under M, and the GIL where there is one: close()
@@ -171,6 +172,14 @@ cdef inline bint arm_record(th_core* c, th_timer* t, int64_t when, arming* a) no
     return armed
 
 
+cdef bint enter_anew(th_core* c, th_timer* t, int64_t when) noexcept nogil:
+    """IDLE without a key, or DUE -> ARMED at when. False when there is no memory: the timer is as it was."""
+    if not grow_keys(c):
+        return False
+    cancel(c, t)
+    return push(c, t, when)
+
+
 cdef inline bint rearm_record(th_core* c, th_timer* t, int64_t when, arming* a) noexcept nogil:
     """Timer.reset. False, and nothing has changed, when the heap is closed, the timer cleared, or there is no
     memory."""
@@ -188,10 +197,40 @@ cdef inline bint rearm_record(th_core* c, th_timer* t, int64_t when, arming* a) 
     elif t.flags & TH_KEYED:
         postpone(c, t, when)
     else:
-        armed = grow_keys(c)
-        if armed:
-            cancel(c, t)
-            push(c, t, when)
+        armed = enter_anew(c, t, when)
+    a.wake = armed and precedes_wake(c, when)
+    a.first = armed and not a.was and c.live == 1
+    debug_check(c)
+    return armed
+
+
+cdef inline bint postpone_record(th_core* c, th_timer* t, int64_t when, arming* a) noexcept nogil:
+    """Timer.postpone. False, and nothing has changed, when the timer is not pending, or (a.was) there is no memory."""
+    cdef bint armed
+    debug_check(c)
+    a.was = armed = pending(c, t)
+    if armed and t.state == TH_ARMED:
+        postpone(c, t, when)
+    elif armed:
+        armed = enter_anew(c, t, when)
+    a.wake = armed and precedes_wake(c, when)
+    debug_check(c)
+    return armed
+
+
+cdef bint rearm_periodic(th_core* c, th_timer* t, int64_t when, int64_t period, bint revive, arming* a) noexcept nogil:
+    """Timer.reset, and without revive Timer.postpone, of a periodic timer: as rearm_record and postpone_record."""
+    cdef bint armed
+    debug_check(c)
+    a.was = pending(c, t)
+    a.cleared = t.func == NULL
+    armed = not c.closed and not a.cleared and (a.was or revive)
+    if armed and t.flags & TH_KEYED:
+        postpone(c, t, when)
+    elif armed:
+        armed = enter_anew(c, t, when)
+    if armed:
+        th_periodic_of(t).period = period
     a.wake = armed and precedes_wake(c, when)
     a.first = armed and not a.was and c.live == 1
     debug_check(c)
@@ -254,3 +293,42 @@ cdef inline th_timer* settle(th_core* c, bint fire, uint16_t* was, bint* idle) n
         else:
             c.cancelled += 1
     return t
+
+
+cdef enum:
+    GOES_VOID             # t was stopped or reset, or the heap is closed: settle has it
+    GOES_NOWHERE          # there is no memory for a key
+    GOES_ON               # launched: running is set, and whoever makes the call clears it
+    GOES_UNCALLED         # its last call has not returned: this one is dropped
+
+
+cdef inline int go_on(th_core* c, int64_t now, uint64_t* call) noexcept nogil:
+    """Be done with the next run entry, of a periodic timer: if that is still DUE it becomes ARMED for the first point
+    of its grid after now, and the points before that are dropped. Nothing has changed if it goes void or nowhere. call:
+    the number of the arming that is launched. Caller holds the GIL as well where there is one."""
+    cdef th_timer* t = c.run[c.run_head].timer
+    cdef th_periodic* p
+    cdef int64_t when
+    cdef bint skips
+    debug_check(c)
+    if t.state != TH_DUE or c.closed:
+        return GOES_VOID
+    if not grow_keys(c):
+        return GOES_NOWHERE
+    p = th_periodic_of(t)
+    when = th_next_tick(t.when, p.period, now)
+    skips = p.running > c.inherited         # a call that the parent of a fork has begun is void
+    c.dropped += th_missed_ticks(t.when, p.period, now) + skips
+    th_next_entry(c)
+    th_unmark(t, TH_PINNED)
+    if not skips:
+        call[0] = p.running = t.seq
+        c.fired += 1
+        c.seq += 1
+        th_set_seq(t, c.seq)
+    t.when = when
+    t.state = TH_ARMED
+    th_mark(t, TH_KEYED)
+    add_key(c, t)
+    debug_check(c)
+    return GOES_UNCALLED if skips else GOES_ON

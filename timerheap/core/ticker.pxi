@@ -16,7 +16,7 @@ cdef class Ticker:
         cdef int64_t ns = positive_period(period, b"Ticker() period")
         cdef TimerHeap home = heap_or_default(heap, "Ticker()")
         self.channel = new_channel(home)
-        chan_arm(&self.channel.ch, ns, ns)
+        chan_arm(&self.channel.ch, ns, ns, True)
 
     @property
     def c(self):
@@ -45,7 +45,7 @@ cdef class Ticker:
         constructor does, and leaves the Ticker as it was then.
         """
         cdef int64_t ns = positive_period(period, b"Ticker.reset() period")
-        chan_arm(&self.channel.ch, ns, ns)
+        chan_arm(&self.channel.ch, ns, ns, True)
 
     def __iter__(self):
         return self
@@ -75,5 +75,5 @@ def tick(period, *, heap=None):
     """
     cdef int64_t ns = positive_period(period, b"tick() period")
     cdef Channel channel = new_channel(heap_or_default(heap, "tick()"))
-    chan_arm(&channel.ch, ns, ns)
+    chan_arm(&channel.ch, ns, ns, True)
     return channel

@@ -2,9 +2,9 @@
 
 # ---- arming ---------------------------------------------------------------------------------------------------------
 
-cdef inline int lock_to_arm(TimerHeap heap, PyObject* handle, int64_t ns, int64_t* when) except -1:
-    """Take M, with a worker there or on its way, and when set to ns from now. Without a GIL the heap has a reference to
-    the handle then. On an error neither M nor a reference is held.
+cdef inline int lock_to_arm(TimerHeap heap, PyObject* handle, bint owns, int64_t ns, int64_t* when) except -1:
+    """Take M, with a worker there or on its way, and when set to ns from now. The heap has a reference to the handle
+    then, if it owns what is armed. On an error neither M nor a reference is held.
 
     The worker may have gone since, for a fork or because it died, or the start that ready() saw under way may have
     failed, and whoever saw that does not know of this timer. So it is looked at once more under M.
@@ -13,25 +13,31 @@ cdef inline int lock_to_arm(TimerHeap heap, PyObject* handle, int64_t ns, int64_
     cdef bint wanted
     while True:
         wanted = ready(heap)
-        if FREE_THREADED:
+        if owns:
             incref(handle)                  # the heap's; given up by stop, launch, let_all_go or disown
         when[0] = th_deadline(th_now(c), ns)
         th_lock(c)
         if not wanted or c.running or c.pausing or c.closed:
             return 0
         th_unlock(c)
-        if FREE_THREADED:
+        if owns:
             decref(handle)
 
 
+cdef int refuse_rearming(TimerHeap heap, arming* a) except -1:
+    if a.cleared:
+        raise RuntimeError("the timer has been cleared by the garbage collector")
+    refuse(heap)
+
+
 cdef inline int arm(TimerHeap heap, PyObject* handle, th_timer* t, int64_t ns) except -1:
-    """IDLE -> ARMED, ns from now. t is no channel timer's. RuntimeError, MemoryError: nothing was
+    """IDLE -> ARMED, ns from now. t is no channel timer's, nor periodic. RuntimeError, MemoryError: nothing was
     armed."""
     cdef th_core* c = heap.core
     cdef int64_t when
     cdef arming a
     cdef bint armed
-    lock_to_arm(heap, handle, ns, &when)
+    lock_to_arm(heap, handle, FREE_THREADED, ns, &when)
     armed = arm_record(c, t, when, &a)
     th_unlock(c)
     if a.wake:
@@ -46,20 +52,20 @@ cdef inline int arm(TimerHeap heap, PyObject* handle, th_timer* t, int64_t ns) e
 
 
 cdef void disown(Timer self) noexcept:
-    """make_void for a handle, which the collector gets back, or which gets back what the parent's heap has held. Unless
-    another thread came first, which may have armed it by now."""
+    """make_void for a handle, which the collector gets back, and which gets back what the parent's heap has held.
+    Unless another thread came first, which may have armed it by now."""
     cdef bint was
     th_lock(self.heap.core)
     was = inherited(self.heap.core, &self.t) and make_void(&self.t)
     th_unlock(self.heap.core)
-    if was and FREE_THREADED:
-        decref(<PyObject*>self)
-    elif was and not always_tracked(self.heap.core):
+    if was and not always_tracked(self.heap.core):
         gc_track(<PyObject*>self)
+    if was and owned(&self.t):
+        decref(<PyObject*>self)
 
 
 cdef object rearm(Timer self, int64_t ns):
-    """reset of a function timer."""
+    """reset of a function timer that is not periodic."""
     cdef TimerHeap heap = self.heap
     cdef th_core* c = heap.core
     cdef th_timer* t = &self.t
@@ -68,7 +74,7 @@ cdef object rearm(Timer self, int64_t ns):
     cdef bint armed
     if inherited(c, t):
         disown(self)
-    lock_to_arm(heap, <PyObject*>self, ns, &when)
+    lock_to_arm(heap, <PyObject*>self, FREE_THREADED, ns, &when)
     armed = rearm_record(c, t, when, &a)
     th_unlock(c)
     if a.wake:
@@ -78,12 +84,60 @@ cdef object rearm(Timer self, int64_t ns):
     if FREE_THREADED and (a.was or not armed):
         decref(<PyObject*>self)             # the heap has its reference already, or needs none
     if not armed:
-        if a.cleared:
-            raise RuntimeError("the timer has been cleared by the garbage collector")
-        refuse(heap)
+        refuse_rearming(heap, &a)
     if not always_tracked(c) and not a.was:
         gc_untrack(<PyObject*>self)
     return a.was
+
+
+cdef object rearm_grid(Timer self, int64_t ns, bint revive):
+    """Arm a periodic timer, new or not, with a period of ns. Without revive only what is pending; False otherwise."""
+    cdef TimerHeap heap = self.heap
+    cdef th_core* c = heap.core
+    cdef int64_t when
+    cdef arming a
+    cdef bint armed
+    if revive:
+        if inherited(c, &self.t):
+            disown(self)
+        lock_to_arm(heap, <PyObject*>self, True, ns, &when)
+    else:
+        when = th_deadline(th_now(c), ns)
+        th_lock(c)                          # what is pending has a worker, or will have one, and is the heap's
+    armed = rearm_periodic(c, &self.t, when, ns, revive, &a)
+    th_unlock(c)
+    if a.wake:
+        th_signal(c)
+    if a.first:
+        hold(c, <PyObject*>heap)
+    if revive and (a.was or not armed):
+        decref(<PyObject*>self)             # the heap has its reference already, or needs none
+    if not armed and (revive or a.was):
+        refuse_rearming(heap, &a)
+    if not always_tracked(c) and not a.was and revive:
+        gc_untrack(<PyObject*>self)
+    return a.was
+
+
+cdef object rearm_pending(Timer self, int64_t ns):
+    """postpone of a function timer that is not periodic. What is pending has a worker, or will have one, and is the
+    heap's already where that owns it."""
+    cdef th_core* c = self.heap.core
+    cdef th_timer* t = &self.t
+    cdef int64_t when
+    cdef arming a
+    cdef bint armed
+    if not FREE_THREADED and not pending(c, t):
+        return False
+    when = th_deadline(th_now(c), ns)
+    th_lock(c)
+    armed = postpone_record(c, t, when, &a)
+    th_unlock(c)
+    if a.wake:
+        th_signal(c)
+    if a.was and not armed:
+        refuse(self.heap)
+    return armed
 
 
 # ---- the class ------------------------------------------------------------------------------------------------------
@@ -100,8 +154,24 @@ cdef int init_channel_timer(Timer self, object delay, object heap) except -1:
     self.t.func = <void*>channel
     if FREE_THREADED:
         gc_track(<PyObject*>self)
-    chan_arm(&channel.ch, ns, 0)
+    chan_arm(&channel.ch, ns, 0, True)
     return 0
+
+
+cdef object reset_other(Timer self, int64_t ns, object delay):
+    """reset of a channel timer, or of a periodic one."""
+    if th_fixed_flags(&self.t) & TH_CHANNEL:
+        return chan_arm(&(<Channel>self.t.func).ch, ns, 0, True)
+    demand_positive(ns, delay, b"Timer.reset() period")
+    return rearm_grid(self, ns, True)
+
+
+cdef object postpone_other(Timer self, int64_t ns, object delay):
+    """postpone, likewise."""
+    if th_fixed_flags(&self.t) & TH_CHANNEL:
+        return chan_arm(&(<Channel>self.t.func).ch, ns, 0, False)
+    demand_positive(ns, delay, b"Timer.postpone() period")
+    return rearm_grid(self, ns, False)
 
 
 cdef object called(Timer self):
@@ -153,7 +223,7 @@ cdef class Timer:
 
     delay is in seconds: an int, a float, anything with __float__, or a datetime.timedelta; zero and
     less is due at once, inf is never. A float that is nearest to a whole number of nanoseconds is
-    that number, any other is rounded up. AfterFunc makes Timers that call a function instead; their c
+    that number, any other is rounded up. AfterFunc and every make Timers that call a function instead; their c
     is None. Dropping a channel timer with its channel cancels it; a function timer fires whether or
     not its handle is kept. heap is the TimerHeap that it is armed on.
     """
@@ -190,10 +260,10 @@ cdef class Timer:
                 debug_check(c)
                 th_unlock(c)
         if cancelled:
-            if FREE_THREADED:
-                decref(<PyObject*>self)     # taken by lock_to_arm
-            elif not always_tracked(c):
+            if not always_tracked(c):
                 gc_track(<PyObject*>self)
+            if owned(&self.t):
+                decref(<PyObject*>self)     # taken by lock_to_arm
             if idle if FREE_THREADED else c.live == 0:
                 hold_no_more(c, <PyObject*>self.heap)
         return cancelled
@@ -201,16 +271,30 @@ cdef class Timer:
     @cython.embedsignature(False)
     def reset(self, delay=MISSING):
         """reset($self, delay)\n--\n
-        Arm the timer anew, delay seconds from now. True if that cancelled a pending run or an
-        unreceived value, False if the timer was not active. Raises as the constructor does, and
-        leaves the timer as it was then; RuntimeError when its heap is closed.
+        Arm the timer anew, delay seconds from now; for a timer of every() that is its period, too.
+        True if that cancelled a pending run or an unreceived value, False if the timer was not
+        active. Raises as the constructor does, and leaves the timer as it was then; RuntimeError when
+        its heap is closed.
         """
         cdef int64_t ns = 0
         fetch_handle(<PyObject*>self)
         to_ns(delay, &ns, b"Timer.reset() delay")
-        if th_fixed_flags(&self.t) & TH_CHANNEL:
-            return chan_arm(&(<Channel>self.t.func).ch, ns, 0)
+        if th_fixed_flags(&self.t) & (TH_CHANNEL | TH_PERIODIC):
+            return reset_other(self, ns, delay)
         return rearm(self, ns)
+
+    @cython.embedsignature(False)
+    def postpone(self, delay=MISSING):
+        """postpone($self, delay)\n--\n
+        reset(delay) if the timer is active, and True; else False, and nothing is touched: a timer
+        that has expired, or was stopped, is not revived.
+        """
+        cdef int64_t ns = 0
+        fetch_handle(<PyObject*>self)
+        to_ns(delay, &ns, b"Timer.postpone() delay")
+        if th_fixed_flags(&self.t) & (TH_CHANNEL | TH_PERIODIC):
+            return postpone_other(self, ns, delay)
+        return rearm_pending(self, ns)
 
     @property
     def c(self):
@@ -218,6 +302,17 @@ cdef class Timer:
         if th_fixed_flags(&self.t) & TH_CHANNEL:
             return <Channel>self.t.func
         return None
+
+    @property
+    def period(self):
+        """Seconds between the calls of a timer that every() made, inf for never; None for any other."""
+        cdef int64_t ns
+        if not th_fixed_flags(&self.t) & TH_PERIODIC:
+            return None
+        th_lock(self.heap.core)
+        ns = th_periodic_of(&self.t).period if self.t.args != NULL else 0   # 0: the collector has cleared it
+        th_unlock(self.heap.core)
+        return deadline_or_inf(ns) if ns else None
 
     @property
     def active(self):
@@ -260,7 +355,8 @@ cdef class Timer:
         what = "Timer"
         func = called(self)
         if func is not None:
-            what = f"AfterFunc {func!r}"
+            period = self.period
+            what = f"AfterFunc {func!r}" if period is None else f"every {period} s {func!r}"
         return f"<timerheap.{what} {time_left(self)}>"
 
     def __reduce__(self):
@@ -274,5 +370,5 @@ def after(delay, *, heap=None):
     cdef Channel channel
     to_ns(delay, &ns, b"after() delay")
     channel = new_channel(heap_or_default(heap, "after()"))
-    chan_arm(&channel.ch, ns, 0)
+    chan_arm(&channel.ch, ns, 0, True)
     return channel

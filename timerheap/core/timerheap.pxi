@@ -35,7 +35,8 @@ cdef class TimerHeap:
 
     Callbacks run on the worker, one after another, or are submitted to executor, anything with
     submit(func, *args). What they raise is given to on_error(exception, timer), else to
-    threading.excepthook.
+    threading.excepthook. tolerance is how many seconds a wake-up may be put off, so that neighbours
+    fire together; nothing fires early.
 
     patience, seconds: a callback that has run for longer loses the worker's post to a standby, a second thread, which
     goes on with what is due. Its thread ends when it returns. None: the neighbours of what blocks are late by that.
@@ -184,9 +185,10 @@ cdef class TimerHeap:
         """Counts since the heap was made. The ledger: arms == fired + received +
         cancelled + armed - tickers.
 
-        armed: len(heap). arms: armings of one-shot timers. fired: callbacks launched. received:
+        armed: len(heap). arms: armings, each call of every() is one more. fired: callbacks launched. received:
         values received. cancelled: armings undone by stop, reset, close or fork. tickers: Tickers
-        running, which none of the former counts. ticks: ticks received. errors: callbacks that
+        running, which none of the former but armed counts. ticks: ticks received. dropped: ticks and calls of every()
+        that came to nothing, for the receiver or the last call was slow. errors: callbacks that
         raised. wakeups: times the worker woke. batches, longest_batch: runs of due timers and the
         size of the largest. late_max: seconds by which a callback was launched behind its deadline,
         at most, of those looked at: the first 16 of each run, and one in 128 after them. rekeyed:
@@ -199,8 +201,10 @@ cdef class TimerHeap:
         th_chan_lock()
         cdef uint64_t chan_arms = c.chan_arms, received = c.received, chan_cancelled = c.chan_cancelled, ticks = c.ticks
         cdef size_t chan_live = c.chan_live, tickers = c.tickers
+        cdef uint64_t dropped = c.chan_dropped
         th_chan_unlock()
         th_lock(c)
+        dropped += c.dropped
         cdef uint64_t arms = c.seq, fired = c.fired, cancelled = c.cancelled, wakeups = c.wakeups
         cdef uint64_t batches = c.batches, longest = c.longest, rekeyed = c.rekeyed
         cdef size_t live = c.live, peak = c.peak
@@ -216,6 +220,7 @@ cdef class TimerHeap:
             "cancelled": cancelled + chan_cancelled,
             "tickers": tickers,
             "ticks": ticks,
+            "dropped": dropped,
             "errors": th_counted(&c.errors),
             "wakeups": wakeups,
             "batches": batches,

@@ -28,9 +28,11 @@
 #   - close() waits for all of them; the last to return from a callback of a closed heap drops its hooks.
 #
 # Launching. Up to the launch stop() gets True; the launch makes the timer IDLE and counts the fire,
-# so whoever comes later gets False. What keeps func and args alive during the call:
+# so whoever comes later gets False. A periodic timer it leaves ARMED for the next call. What keeps func and args alive
+# during the call:
 #
-#   the handle exists       a strong reference to the handle, taken before the call, dropped after it
+#   the handle exists       a strong reference to the handle, taken before the call, dropped after it; so for every
+#                           periodic timer
 #   orphan or carcass       the record's references, moved into the launch; the record's memory is freed first
 #   put aside               likewise, but the handle's memory is CPython's to free
 
@@ -61,7 +63,7 @@ cdef void call(TimerHeap heap, th_timer* t, PyObject* handle) noexcept:
     if t.func == NULL:
         return
     if heap.executor is not None:
-        hand_over(heap, <Timer>handle if handle != NULL else adopt(heap, t))
+        hand_over(heap, <Timer>handle if handle != NULL else adopt(heap, t), 0)
         return
     result = invoke(t)
     if result == <PyObject*>None:
@@ -70,6 +72,32 @@ cdef void call(TimerHeap heap, th_timer* t, PyObject* handle) noexcept:
     exc = failure(result, <PyObject*>t.func)
     if exc is not None:
         report(heap, hook_of(heap), exc, <Timer>handle if handle != NULL else adopt(heap, t))
+
+
+cdef bint launch_periodic(th_core* c, PyObject* heap, th_timer* t) noexcept:
+    """launch, where the next run entry is t, periodic. False, and nothing has changed: it is not to be fired. Without a
+    GIL M is held, and still is when it is False."""
+    cdef PyObject* handle = handle_of(t)
+    cdef uint64_t number = 0
+    cdef int goes
+    if not FREE_THREADED:
+        th_lock(c)
+    goes = go_on(c, th_now(c), &number)
+    if goes == GOES_ON:
+        incref(handle)                  # given back below; under M, for a stop gives back the heap's
+    if not (FREE_THREADED and goes == GOES_VOID):
+        th_unlock(c)
+    if goes == GOES_ON:
+        if (<TimerHeap>heap).executor is not None:
+            hand_over(<TimerHeap>heap, <Timer>handle, number)   # whose end ends the call
+        else:
+            call(<TimerHeap>heap, t, handle)
+            end_call(<Timer>handle, number)
+        decref(handle)
+    elif goes == GOES_NOWHERE:
+        with nogil:
+            th_nap()                    # memory may come back; fire_run will be at this entry again
+    return goes != GOES_VOID
 
 
 cdef void launch(th_core* c, PyObject* heap, uint32_t turn, bint fire) noexcept:
@@ -87,6 +115,9 @@ cdef void launch(th_core* c, PyObject* heap, uint32_t turn, bint fire) noexcept:
             th_unlock(c)
             return
         fire = fire and not c.closed    # after close() has cancelled what is due, nothing is launched
+    t = c.run[c.run_head].timer
+    if fire and th_fixed_flags(t) & TH_PERIODIC and launch_periodic(c, heap, t):
+        return
     t = settle(c, fire, &state, &idle)
     if t.flags & (TH_ORPHAN | TH_CARCASS):
         record = t[0]
@@ -109,8 +140,8 @@ cdef void launch(th_core* c, PyObject* heap, uint32_t turn, bint fire) noexcept:
                 call(<TimerHeap>heap, &record, NULL)
             drop_call(record.func, record.args, record.flags)
         elif state == TH_DUE:
-            if not FREE_THREADED:
-                incref(handle)          # given back below; free-threaded: the heap's own, of lock_to_arm
+            if not owned(t):
+                incref(handle)          # given back below; else that is the heap's own, of lock_to_arm
             if not always_tracked(c):
                 gc_track(handle)
             if fire:
@@ -209,10 +240,10 @@ cdef int let_all_go(TimerHeap heap) except -1:
             drop_call(record.func, record.args, record.flags)
         else:
             th_unlock(c)
-            if FREE_THREADED:
-                decref(handle_of(t))
-            elif not always_tracked(c) and not put_aside(handle_of(t)):
+            if not always_tracked(c) and not put_aside(handle_of(t)):
                 gc_track(handle_of(t))
+            if owned(&record):
+                decref(handle_of(t))
         if idle:
             hold_no_more(c, <PyObject*>heap)
 
