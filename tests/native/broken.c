@@ -52,6 +52,8 @@ static void break_keys(void)
     TRY(keys[7].when = 1, "a key is earlier than its parent", 7, 1, keys[1].when, keys[7].when = when);
     TRY(t->pos = 8, "a timer does not know its place", 7, 8, 7, t->pos = 7);
     TRY(t->flags &= ~TH_KEYED, "a timer in the heap does not know it", 7, 0, TH_KEYED, t->flags |= TH_KEYED);
+    TRY(t->flags |= TH_PERIODIC | TH_ORPHAN, "a periodic timer has lost its handle", 7, t->flags, TH_PERIODIC,
+        t->flags &= ~(TH_PERIODIC | TH_ORPHAN));
     TRY(t->when = 3, "a key is later than its timer", 7, when, 3, t->when = when);
 }
 
@@ -74,6 +76,8 @@ static void break_run(void)
     native_sort(&core);
     th_timer *t = core.run[1].timer;
     TRY(t->flags &= ~TH_PINNED, "a run entry's timer is not pinned", 1, t->flags, TH_PINNED, t->flags |= TH_PINNED);
+    TRY(t->flags |= TH_PERIODIC | TH_CARCASS, "a periodic timer has lost its handle", 1, t->flags, TH_PERIODIC,
+        t->flags &= ~(TH_PERIODIC | TH_CARCASS));
 }
 
 /* What the debug build says before it ends, when a child of this process does something. */
@@ -130,6 +134,6 @@ int main(void)
     break_run();
     expect_end(go_on_with_damage, 3, "a timer does not know its place at index ");
     expect_end(collect_without_the_mutex, 0, " without its mutex");
-    printf("11 kinds of damage and 3 ends, %d of them missed\n", failures);
+    printf("13 kinds of damage and 3 ends, %d of them missed\n", failures);
     return failures != 0;
 }

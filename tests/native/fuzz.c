@@ -14,6 +14,9 @@
  *   collect        only what is due moves to the run, each timer once; all that is due moves, unless an allocation
  *                  failed, a due timer still has an entry, or callers interfered; before parking the root is true
  *   sort, launch   by (when, seq); a stopped timer's entry is void; nothing is launched twice
+ *   periodic       a launch arms it for the first point of its grid after now, the points between are dropped; while
+ *                  its last call has not returned it is not called; the heap holds its handle while it is armed
+ *   postpone       as reset for what is ARMED or DUE, nothing at all otherwise
  *   park           as long as nobody has signalled, nothing is armed for earlier than wake_at
  *
  * Where collect lets go of the mutex (native_unlock) the input may slip in operations of callers. mmap and mremap fail
@@ -63,6 +66,7 @@ typedef struct {
     int entry; /* a run entry points at the record */
     int64_t when;
     uint64_t seq;
+    th_periodic periodic; /* of a periodic timer, whose args point right behind it */
 } item;
 
 static item items[ITEMS];
@@ -71,7 +75,7 @@ static size_t hole; /* no free item below */
 
 static th_core *core;
 static int64_t now;
-static uint64_t arms, fires, cancels, peak;
+static uint64_t arms, fires, cancels, dropped, peak;
 static size_t live;     /* ARMED or DUE */
 static size_t absorbed; /* entries of the run that the model knows of */
 static int signalled;
@@ -215,7 +219,7 @@ static int64_t take_when(void)
 
 static size_t id_of(const th_timer *record)
 {
-    size_t id = (size_t)record->args - 1;
+    size_t id = (size_t)record->func - 1;
     DEMAND(id < top && items[id].record == record, "a record that belongs to no timer");
     return id;
 }
@@ -266,6 +270,7 @@ static void verify(void)
     DEMAND(orphans == core->orphans.used, "%zu slots in use, not %zu", core->orphans.used, orphans);
     DEMAND(core->seq == arms && core->fired == fires && core->cancelled == cancels, "miscounted");
     DEMAND(arms == fires + cancels + live, "the ledger is off");
+    DEMAND(core->dropped == dropped, "%llu calls dropped", (unsigned long long)core->dropped);
     DEMAND(core->peak == peak, "peak %zu, not %llu", core->peak, (unsigned long long)peak);
     DEMAND(core->len <= native_keys_max && core->len <= core->cap, "%zu keys", core->len);
     DEMAND(native_resident(core) <= mapped, "more resident than mapped");
@@ -304,7 +309,8 @@ static void expect_refusal(int armed, size_t len, size_t failed_before)
     totals.refusals += !armed;
 }
 
-static void arm_new(int64_t when)
+/* periodic: its period is made of the deadline, and now and then longer than the clock. */
+static void arm_new(int64_t when, int periodic)
 {
     size_t before = failed, len = core->len;
     int wake = 0;
@@ -317,6 +323,11 @@ static void arm_new(int64_t when)
         top = hole + 1;
     m->handle = m->record = calloc(1, sizeof(th_timer));
     m->record->func = m->record->args = (void *)(hole + 1);
+    if (periodic) {
+        m->periodic = (th_periodic){.period = when % 61 ? 1 + when % 61 * (when & 15) : TH_NEVER - when % 2};
+        m->record->args = &m->periodic + 1;
+        m->record->flags = TH_ARGS_BLOCK | TH_PERIODIC;
+    }
     m->state = TH_IDLE;
     m->entry = 0;
     int armed = native_arm(core, m->record, when, &wake);
@@ -359,8 +370,24 @@ static void sweep_all(void)
 static void reset(item *m, int64_t when)
 {
     size_t before = failed, len = core->len;
-    int wake = 0, was = m->state, keyed = m->record->flags & TH_KEYED;
-    int armed = native_reset(core, m->record, when, &wake);
+    int wake = 0, was = m->state, keyed = m->record->flags & TH_KEYED, armed;
+    int periodic = m->record->flags & TH_PERIODIC, pending = was != TH_IDLE;
+    int64_t period = 1 + (when & 255);
+    if (operations & 1 && !pending) {
+        armed = periodic ? native_periodic(core, m->record, when, period, 0, &wake)
+                         : native_postpone(core, m->record, when, &wake);
+        DEMAND(!armed && !wake, "postpone has revived a timer");
+        verify();
+    }
+    if (periodic)
+        armed = native_periodic(core, m->record, when, period, !(operations & 1 && pending), &wake);
+    else if (operations & 1 && pending)
+        armed = native_postpone(core, m->record, when, &wake);
+    else
+        armed = native_reset(core, m->record, when, &wake);
+    DEMAND(!periodic || !armed || m->periodic.period == period, "another period");
+    if (periodic)
+        m->periodic.running = 0; /* a call that has taken its time returns */
     DEMAND(keyed || was != TH_ARMED, "an armed timer without a key");
     if (keyed)
         DEMAND(armed, "a reset that needs no memory was refused");
@@ -395,6 +422,8 @@ static void drop(item *m)
     th_timer *orphan = NULL;
     int armed = m->state == TH_ARMED, entry = m->entry, idle = m->state == TH_IDLE;
     size_t before = failed;
+    if (m->record->flags & TH_PERIODIC && !idle)
+        return;
     if (native_let_go(core, m->record, &orphan)) {
         DEMAND((idle || armed) && !entry, "memory freed that the run points at");
         DEMAND(armed == (orphan != NULL), "an orphan without need");
@@ -495,11 +524,48 @@ static void collect(int slips)
     core->parked = 1;
 }
 
-static void launch(void)
+static void end_run(void)
+{
+    if (core->run_head == core->run_len) {
+        native_empty_run(core);
+        absorbed = 0;
+    }
+}
+
+/* False: there was no memory for the key of a periodic timer, and nothing has changed. */
+static int launch_periodic(item *m)
+{
+    size_t before = failed, len = core->len;
+    int skips = m->periodic.running != 0;
+    uint64_t number = 0;
+    __int128 missed = ((__int128)now - m->when) / m->periodic.period;
+    __int128 next = m->when + (missed + 1) * m->periodic.period;
+    if (!native_go_on(core, now, &number)) {
+        expect_refusal(0, len, before);
+        return 0;
+    }
+    DEMAND(number == (skips ? 0 : m->seq), "number %llu", (unsigned long long)number);
+    dropped += (uint64_t)missed + (uint64_t)skips;
+    m->entry = 0;
+    m->state = TH_ARMED;
+    m->when = next < TH_NEVER ? (int64_t)next : TH_NEVER;
+    if (!skips) {
+        DEMAND(m->periodic.running == number, "no call under way");
+        if (m->seq % 4)
+            m->periodic.running = 0; /* the others return at the next reset */
+        fires++;
+        totals.fires++;
+        note_arming(m, m->when);
+    }
+    return 1;
+}
+
+/* False: there was no entry, or no memory to be done with it. */
+static int launch(void)
 {
     int fired = 0, freed = 0;
     if (core->run_head == core->run_len)
-        return;
+        return 0;
     th_key e = core->run[core->run_head];
     item *m = &items[id_of(e.timer)];
     DEMAND(m->entry, "launched twice");
@@ -507,6 +573,18 @@ static void launch(void)
     if (launched_when < e.when)
         launched_seq = 0;
     launched_when = e.when;
+    if (m->record->flags & TH_PERIODIC && (core->closed || m->state != TH_DUE)) {
+        uint64_t number = 0;
+        DEMAND(native_go_on(core, now, &number) && number == UINT64_MAX, "a void entry goes on");
+    } else if (m->record->flags & TH_PERIODIC) {
+        DEMAND(launched_seq < m->seq, "launched out of order among equals");
+        uint64_t seq = m->seq;
+        if (!launch_periodic(m))
+            return 0;
+        launched_seq = seq;
+        end_run();
+        return 1;
+    }
     th_timer *t = native_launch(core, !core->closed, &fired, &freed);
     DEMAND(t == m->record && fired == (m->state == TH_DUE), "launched in state %d: %d", m->state, fired);
     m->entry = 0;
@@ -528,15 +606,13 @@ static void launch(void)
             free_handle(t);
         forget(m);
     }
-    if (core->run_head == core->run_len) {
-        native_empty_run(core);
-        absorbed = 0;
-    }
+    end_run();
+    return 1;
 }
 
 /* ---- the decoder ------------------------------------------------------------------------------------------------- */
 
-enum { ARM, ARM_TOO, STOP, RESET, DROP, ARM_MANY, STOP_MANY, RESET_MANY, DROP_MANY, FAIL, CALLS, /* callers' */
+enum { ARM, ARM_PERIODIC, STOP, RESET, DROP, ARM_MANY, STOP_MANY, RESET_MANY, DROP_MANY, FAIL, CALLS, /* callers' */
        COLLECT = CALLS, LAUNCH, LAUNCH_ALL, STEP, LEAP, SWEEP, KINDS };
 
 /* Deadlines from base on, step apart, in an order that is neither rising nor falling. */
@@ -553,7 +629,7 @@ static void run_many(unsigned kind)
     for (size_t i = 0, at = 0; i < count && (kind == ARM_MANY || at < top); i++, at += stride) {
         item *m = &items[at];
         if (kind == ARM_MANY)
-            arm_new(nth_when(base, i, step));
+            arm_new(nth_when(base, i, step), 0);
         else if (m->handle == NULL)
             continue;
         else if (kind == STOP_MANY)
@@ -572,8 +648,8 @@ static void run_operation(unsigned kind)
     totals.operations++;
     switch (kind) {
     case ARM:
-    case ARM_TOO:
-        arm_new(take_when());
+    case ARM_PERIODIC:
+        arm_new(take_when(), kind == ARM_PERIODIC);
         break;
     case STOP:
         if ((m = choose()))
@@ -604,8 +680,8 @@ static void run_operation(unsigned kind)
             launch();
         break;
     case LAUNCH_ALL:
-        while (core->run_head < core->run_len)
-            launch();
+        while (launch())
+            ;
         break;
     case STEP:
         now = th_deadline(now, take());
@@ -653,8 +729,8 @@ static void close_heap(void)
         forget(m);
     }
     verify();
-    while (core->run_head < core->run_len)
-        launch();
+    while (launch())
+        ;
     for (size_t i = 0; i < top; i++)
         if (items[i].handle)
             drop(&items[i]);
@@ -673,7 +749,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     input = data;
     input_end = data + size;
     top = hole = operations = absorbed = live = 0;
-    arms = fires = cancels = peak = 0;
+    arms = fires = cancels = dropped = peak = 0;
     fail_after = 0;
     signalled = 0;
     launched_when = INT64_MIN;

@@ -10,9 +10,12 @@ const char *native_check(th_core *c, size_t *index, int64_t *left, int64_t *righ
 size_t native_resident(th_core *c);
 int native_arm(th_core *c, th_timer *t, int64_t when, int *wake);
 int native_reset(th_core *c, th_timer *t, int64_t when, int *wake);
+int native_postpone(th_core *c, th_timer *t, int64_t when, int *wake);
+int native_periodic(th_core *c, th_timer *t, int64_t when, int64_t period, int revive, int *wake);
 int native_stop(th_core *c, th_timer *t);
 int native_let_go(th_core *c, th_timer *t, th_timer **orphan);
 th_timer *native_launch(th_core *c, int fire, int *fired, int *freed);
+int native_go_on(th_core *c, int64_t now, uint64_t *number);
 void native_free_slot(th_core *c, th_timer *t);
 void native_empty_run(th_core *c);
 void native_collect(th_core *c, int64_t now);

@@ -67,6 +67,22 @@ cdef public bint native_reset(th_core* c, th_timer* t, int64_t when, bint* wake)
     return armed
 
 
+cdef public bint native_postpone(th_core* c, th_timer* t, int64_t when, bint* wake) noexcept nogil:
+    cdef arming a
+    cdef bint armed = postpone_record(c, t, when, &a)
+    wake[0] = a.wake
+    return armed
+
+
+cdef public bint native_periodic(th_core* c, th_timer* t, int64_t when, int64_t period, bint revive,
+                                 bint* wake) noexcept nogil:
+    """rearm_periodic."""
+    cdef arming a
+    cdef bint armed = rearm_periodic(c, t, when, period, revive, &a)
+    wake[0] = a.wake
+    return armed
+
+
 cdef public bint native_stop(th_core* c, th_timer* t) noexcept nogil:
     cdef bint idle
     return stop_record(c, t, &idle)
@@ -89,6 +105,16 @@ cdef public th_timer* native_launch(th_core* c, bint fire, bint* fired, bint* fr
     fired[0] = was == TH_DUE
     freed[0] = t.flags & (TH_ORPHAN | TH_CARCASS) != 0 and was != TH_ARMED
     return t
+
+
+cdef public bint native_go_on(th_core* c, int64_t now, uint64_t* number) noexcept nogil:
+    """go_on. False when there is no memory. number: 0 when the call is skipped, UINT64_MAX when the entry is void."""
+    cdef int goes
+    number[0] = 0
+    goes = go_on(c, now, number)
+    if goes == GOES_VOID:
+        number[0] = <uint64_t>-1
+    return goes != GOES_NOWHERE
 
 
 cdef public void native_free_slot(th_core* c, th_timer* t) noexcept nogil:
