@@ -219,13 +219,20 @@ class Timerheap(Peer):
     halt = "finished.set()"
     most = 10_000_000
     revives = True
-    operations = (*Peer.operations, "walk", "walk_reset", "fire_args", "fire_dropped", "fire_spread")
+    operations = (*Peer.operations, "walk", "walk_reset", "fire_args", "fire_dropped", "fire_spread",
+                  "fire_spread_tolerant")  # fmt: skip
 
 
 def with_arguments(peer):
     """A Peer of the same kind whose callbacks get two arguments."""
     kind = type(peer)
     return type(kind.__name__, (kind,), {"arm": kind.arm.replace("call)", "call, 1, 2)")})()
+
+
+def with_tolerance(peer):
+    """Timerheap on a heap that may put off its wake-ups by half a millisecond."""
+    setup = peer.setup + "\n        from timerheap import TimerHeap\n        heap = TimerHeap(tolerance=5e-4)\n"
+    return type("Tolerant", (type(peer),), {"setup": setup, "arm": peer.arm.replace("call)", "call, heap=heap)")})()
 
 
 class Asyncio(Peer):
@@ -383,7 +390,8 @@ class Go:
     most = 10_000_000
     few = 0
     operations = (
-        *Peer.operations, "fire_dropped", "fire_spread", "arm_first", "arm_last", "arm_channel", "arm_threads",
+        *Peer.operations, "fire_dropped", "fire_spread", "fire_spread_tolerant",
+        "arm_first", "arm_last", "arm_channel", "arm_threads",
         "stop_front", "stop_middle", "stop_back", "reset_earlier", "reset_later", "round_trip", "after_recv",
         "ticker", "ticker_reset", "ticker_reset_naive", "select_2", "sleep_1us", "chain", "simultaneous",
         "start_stop", "adjust",
