@@ -297,10 +297,10 @@ cdef bint calls_back(th_core* c, th_post* post) noexcept nogil:
     return busy
 
 
-cdef bint join_workers(TimerHeap heap, int64_t until) except -1:
+cdef bint join_workers(TimerHeap heap, int64_t until, int64_t until_called) except -1:
     """Wait for the worker and the standby, that have been told to leave (closed or exiting), and for those that have
-    lost the post, until the absolute time, TH_NEVER for ever: False when some are in a callback then. A parked one
-    needs a moment to leave.
+    lost the post, until the absolute time, TH_NEVER for ever; until the other one for those that are in a callback.
+    False when some still are. A parked one needs a moment to leave, and so does one that has yet to begin.
 
     Not for the calling thread, should it be one of them, that is in a callback.
     """
@@ -310,27 +310,27 @@ cdef bint join_workers(TimerHeap heap, int64_t until) except -1:
     th_signal_all(heap.core)
     for holder in posts:
         if not th_post_mine(holder.post):
-            over = (await_end(holder.post, until) or not calls_back(heap.core, holder.post)) and over
+            called = calls_back(heap.core, holder.post)
+            over = (await_end(holder.post, until_called if called else until) or not calls_back(heap.core, holder.post)) and over
     return over
 
 
 def stop_at_exit():
-    """Exit waits for no timer: parked workers leave, a worker inside a callback is left behind (it
-    is a daemon)."""
+    """Exit waits for no timer: parked workers leave, and those about to begin; one inside a callback is left behind
+    (it is a daemon)."""
     global at_exit
     cdef TimerHeap heap
-    cdef int64_t until
-    cdef list ends = []
+    cdef int64_t now
     at_exit = True
     with nogil:
         th_ask_no_more()
     heaps = live_heaps()
     for heap in heaps:
         th_lock(heap.core)
-        # All wait at the same time: a hundred workers inside callbacks take no longer than one.
-        ends.append(th_monotonic() + (NS_PER_S if heap.core.parked else NS_PER_S // 20))
         heap.core.exiting = not heap.core.manual    # virtual time goes on as long as somebody turns it
         th_unlock(heap.core)
         th_signal_all(heap.core)
-    for heap, until in zip(heaps, ends):
-        join_workers(heap, until)
+    # All are waited for at the same time: a hundred workers inside callbacks take no longer than one.
+    now = th_monotonic()
+    for heap in heaps:
+        join_workers(heap, now + NS_PER_S, now + NS_PER_S // 20)

@@ -276,7 +276,7 @@ cdef class TimerHeap:
         if not c.manual and not c.exiting:
             mine = enter_close()
             try:
-                over = join_workers(self, until)
+                over = join_workers(self, until, until)
                 over = end_jobs(self, until) and over
             finally:
                 leave_close(mine)
