@@ -25,13 +25,15 @@ reset(period) changes the period.
 
 The deadlines are exactly on the grid start + k * period. A call that has been missed is dropped,
 not made up, and there are never two at once: where an executor, or a thread that has lost the
-worker's post, still runs the last call, the next is skipped. An exception that func raises is reported, and the next call comes all the same. period
-is a positive duration. The calls are made in context, a contextvars.Context, or else each in an
-empty one. Keyword arguments for func go through functools.partial. The calls go on whether or not
-the handle is kept, until stop() or the end of the heap.
+worker's post, still runs the last call, the next is skipped. An exception that func raises is
+reported, and the next call comes all the same. period is a positive duration. The calls are made in
+context, a contextvars.Context, or else each in an empty one. Keyword arguments for func go through
+functools.partial. The calls go on whether or not the handle is kept, until stop() or the end of the
+heap.
 
 Raises TypeError for a func that cannot be called and a period that is no real number, ValueError for
 one that is not positive and for NaN, RuntimeError for a closed heap."""
+
 
 cdef int after_func_keywords(bint periodic, PyObject** values, PyObject* kwnames, PyObject** context,
                              PyObject** heap) except -1:

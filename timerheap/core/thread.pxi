@@ -311,7 +311,8 @@ cdef bint join_workers(TimerHeap heap, int64_t until, int64_t until_called) exce
     for holder in posts:
         if not th_post_mine(holder.post):
             called = calls_back(heap.core, holder.post)
-            over = (await_end(holder.post, until_called if called else until) or not calls_back(heap.core, holder.post)) and over
+            ended = await_end(holder.post, until_called if called else until)
+            over = (ended or not calls_back(heap.core, holder.post)) and over
     return over
 
 

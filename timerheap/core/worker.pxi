@@ -20,8 +20,8 @@
 # generation changed, leaves the core as it is, and ends. So what blocks costs a thread while it blocks.
 #
 #   - There is one worker at any time, the one with the post: it alone collects, launches and empties the run. A
-#     take-over is one step under M and the GIL, and so is (without the GIL) a launch: whoever is about to launch finds, under the
-#     same hold, that it has lost the run, or launches before it does.
+#     take-over is one step under M and the GIL, and so is (without the GIL) a launch: whoever is about to launch finds,
+#     under the same hold, that it has lost the run, or launches before it does.
 #   - A launch is looked for under the number of the turn, core.generation, that came with the run; a standby that is
 #     started in between belongs to a later one.
 #   - The loser keeps what its callback needs: a reference to the heap, and to the handle or what the record held.
