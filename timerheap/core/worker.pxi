@@ -53,7 +53,18 @@ cdef inline void hold_no_more(th_core* c, PyObject* heap) noexcept:
         decref(heap)
 
 
-cdef void call(TimerHeap heap, th_timer* t, PyObject* handle) noexcept:
+cdef void submit(TimerHeap heap, th_timer* t, PyObject* handle) noexcept:
+    hand_over(heap, <Timer>handle if handle != NULL else adopt(heap, t), 0)
+
+
+cdef void judge(TimerHeap heap, th_timer* t, PyObject* handle, PyObject* result) noexcept:
+    """Report it if a callback has failed: it has returned something else than None, or raised."""
+    exc = failure(result, <PyObject*>t.func)
+    if exc is not None:
+        report(heap, hook_of(heap), exc, <Timer>handle if handle != NULL else adopt(heap, t))
+
+
+cdef inline void call(TimerHeap heap, th_timer* t, PyObject* handle) noexcept:
     """Run one callback, or submit it to the heap's executor.
 
     handle is NULL for a timer whose handle is gone: t is then the caller's copy of the record, and
@@ -63,15 +74,13 @@ cdef void call(TimerHeap heap, th_timer* t, PyObject* handle) noexcept:
     if t.func == NULL:
         return
     if heap.executor is not None:
-        hand_over(heap, <Timer>handle if handle != NULL else adopt(heap, t), 0)
+        submit(heap, t, handle)
         return
     result = invoke(t)
     if result == <PyObject*>None:
         decref(result)
-        return
-    exc = failure(result, <PyObject*>t.func)
-    if exc is not None:
-        report(heap, hook_of(heap), exc, <Timer>handle if handle != NULL else adopt(heap, t))
+    else:
+        judge(heap, t, handle, result)
 
 
 cdef bint launch_periodic(th_core* c, PyObject* heap, th_timer* t) noexcept:
