@@ -267,6 +267,17 @@ def plot_lateness(late, path):
     finish(chart, panels[0], path)
 
 
+def renewed(rest):
+    """What of the page is from another run."""
+    if "renewed" not in rest:
+        return []
+    machine = rest["renewed"]
+    return [
+        f"How late timers are, and fire_spread_tolerant: {machine['date']}, commit {machine['commit']}. "
+        f"{machine['python']}. {machine['system']}.\n"
+    ]
+
+
 def write(directory):
     """Write the page of a directory; its path."""
     directory = Path(directory)
@@ -282,6 +293,7 @@ def write(directory):
         "# timerheap, measured\n",
         f"{machine['date']}, commit {machine['commit']}. {machine['python']}. {machine['system']}.\n",
         f"Medians of alternating processes, rounds: {rest['rounds']}; {rest['minutes']:.0f} minutes.\n",
+        *renewed(rest),
         "How to read it: [perf/README.md](../README.md).\n",
         "Subjects: " + "; ".join(f"{name} ({what})" for name, what in rest["versions"].items()) + ".\n",
         "## The bars\n",

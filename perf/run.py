@@ -1,10 +1,12 @@
 """make bench: every subject on everything, and a page about it.
 
-    python perf/run.py [--quick] [--output DIR] [--rounds N]
+    python perf/run.py [--quick | --renew] [--output DIR] [--rounds N]
 
 Subjects take turns, a process each, round after round, so that what the machine does meanwhile falls on all of them
 alike. The directory gets timers.json.gz (pyperf's), lateness.json, footprint.json, rest.json, and what report.py makes
-of them: README.md and SVG plots. A run takes about 40 minutes, --quick under five.
+of them: README.md and SVG plots. A run takes about 40 minutes, --quick under five. --renew measures how late timers are
+and what a tolerance costs, alone, in some five minutes, into the directory of an earlier run: the page says what is of
+which.
 """
 
 import argparse
@@ -22,6 +24,7 @@ from pathlib import Path
 
 import footprint
 import lateness
+import pyperf
 import report
 from bench_timers import EXTRAS, FIRES
 from peers import SUBJECTS, present
@@ -29,6 +32,7 @@ from peers import SUBJECTS, present
 HERE = Path(__file__).parent
 CORE = ("arm", "arm_stop", "reset", "stop")
 NATIVE = ("timerheap", "Go")
+TOLERANT = "fire_spread_tolerant"
 
 
 def plan(subjects, quick):
@@ -47,9 +51,10 @@ def plan(subjects, quick):
                 yield name, size, [*EXTRAS, *(["select_64"] if name == "timerheap" else [])]
 
 
-def bench(subjects, rounds, quick, path):
+def bench(work, rounds, quick, path):
+    """Measure the work of plan() in turns; what the file has already stays."""
     for turn in range(rounds):
-        for name, size, operations in plan(subjects, quick):
+        for name, size, operations in work:
             print(f"round {turn + 1} of {rounds}: {name}, {size:,} pending", file=sys.stderr)
             values = 2 if size > 1_000_000 or quick else 3
             command = [sys.executable, HERE / "bench_timers.py", "--quiet", "--processes", "1", "--values", str(values)]
@@ -100,28 +105,54 @@ def machine():
     }
 
 
+def forget(path, operation):
+    """Take the benchmarks of an operation out of a file of pyperf's."""
+    suite = pyperf.BenchmarkSuite.load(str(path))
+    kept = [benchmark for benchmark in suite if benchmark.get_name().split("/")[1] != operation]
+    pyperf.BenchmarkSuite(kept).dump(str(path), replace=True)
+
+
+def measure_lateness(versions, quick):
+    subjects = [name for name in lateness.DEFAULT if name in versions]
+    return lateness.collect(subjects, ("idle",) if quick else lateness.SCENARIOS, 2.0 if quick else 3.0)
+
+
+def renew(output, versions, rounds, save):
+    rest = json.loads((output / "rest.json").read_text())
+    rest["renewed"] = machine()
+    save("lateness.json", measure_lateness(versions, False))
+    forget(output / "timers.json.gz", TOLERANT)
+    work = [(name, 1_000_000, [TOLERANT]) for name in NATIVE if name in versions]
+    bench(work, rounds, False, output / "timers.json.gz")
+    save("rest.json", rest)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--quick", action="store_true")
+    length.add_argument("--renew", action="store_true")
     parser.add_argument("--output", type=Path, default=HERE.parent / "build" / "perf" / "report")
     parser.add_argument("--rounds", type=int)
     args = parser.parse_args()
     versions = present()
     rounds = args.rounds or (1 if args.quick else 3)
-    rest = {"machine": machine()}  # first: the output may be files of the checkout
-    shutil.rmtree(args.output, ignore_errors=True)
-    args.output.mkdir(parents=True)
-    start = time.monotonic()
 
     def save(name, found):
         (args.output / name).write_text(json.dumps(found, indent=1) + "\n")
 
+    if args.renew:
+        renew(args.output, versions, rounds, save)
+        print(report.write(args.output))
+        return
+    rest = {"machine": machine()}  # first: the output may be files of the checkout
+    shutil.rmtree(args.output, ignore_errors=True)
+    args.output.mkdir(parents=True)
+    start = time.monotonic()
     stalls = subprocess.run([sys.executable, HERE / "stalls.py", "--json"], check=True, capture_output=True)
     rest |= {"stalls": json.loads(stalls.stdout), "import_ms": import_time(), "zipped_kb": zipped(args.output)}
-    bench(versions, rounds, args.quick, args.output / "timers.json.gz")
-    subjects = [name for name in lateness.DEFAULT if name in versions]
-    scenarios = ("idle",) if args.quick else lateness.SCENARIOS
-    save("lateness.json", lateness.collect(subjects, scenarios, 2.0 if args.quick else 3.0))
+    bench([*plan(versions, args.quick)], rounds, args.quick, args.output / "timers.json.gz")
+    save("lateness.json", measure_lateness(versions, args.quick))
     counts = [1000, 1_000_000] if args.quick else [1000, 32_768, 1_000_000, 10_000_000]
     save("footprint.json", footprint.collect([name for name in versions if not args.quick or name in NATIVE], counts))
     rest |= {"versions": versions, "rounds": rounds, "minutes": (time.monotonic() - start) / 60}
