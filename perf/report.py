@@ -272,10 +272,8 @@ def renewed(rest):
     if "renewed" not in rest:
         return []
     machine = rest["renewed"]
-    return [
-        f"How late timers are, and fire_spread_tolerant: {machine['date']}, commit {machine['commit']}. "
-        f"{machine['python']}. {machine['system']}.\n"
-    ]
+    when = f"{machine['date']}, commit {machine['commit']}. {machine['python']}. {machine['system']}."
+    return [f"How late timers are, and fire_spread_tolerant: {when}\n"]
 
 
 def write(directory):
