@@ -1,5 +1,6 @@
 """What is installed: version, typing, signatures and help of a native module."""
 
+import ast
 import importlib.metadata
 import inspect
 import pydoc
@@ -65,6 +66,12 @@ def test_types_are_shipped():
     assert (package / "_core.pyi").exists()
     shipped = {file.suffix for file in importlib.metadata.files("timerheap")}
     assert not shipped & {".c", ".h", ".pyx", ".pxi"}
+
+
+def test_the_types_name_each_counter():
+    stub = ast.parse((Path(timerheap.__file__).parent / "_core.pyi").read_text())
+    (stats,) = [node for node in stub.body if isinstance(node, ast.ClassDef) and node.name == "_Stats"]
+    assert {line.target.id for line in stats.body} == set(timerheap.TimerHeap().stats())
 
 
 @pytest.mark.parametrize(("path", "signature"), SIGNATURES.items())

@@ -35,6 +35,7 @@ class _Stats(TypedDict):
     cancelled: int
     tickers: int
     ticks: int
+    dropped: int
     errors: int
     wakeups: int
     batches: int
