@@ -10,7 +10,8 @@ delay is in seconds: an int, a float, anything with __float__, or a datetime.tim
 less is due at once, inf is never. A float that is nearest to a whole number of nanoseconds is that
 number, any other is rounded up. The call is made in context, a contextvars.Context, or else in an
 empty one. Keyword arguments for func go through functools.partial. The timer fires whether or not
-its handle is kept; stop() and reset() of the handle cancel and postpone it.
+its handle is kept; stop() of the handle cancels it, reset() arms it anew, postpone() only if it is
+pending.
 
 Raises TypeError for a func that cannot be called and a delay that is no real number, ValueError for
 NaN, RuntimeError for a closed heap."""
@@ -20,8 +21,9 @@ cdef const char* EVERY_DOC = b"""every(period, func, /, *args, context=None, hea
 --
 
 Call func(*args) every period seconds, first after one period, on the heap's worker thread. Returns
-the Timer: its stop() ends the calls, True if they were going on, from inside func as well;
-reset(period) changes the period.
+the Timer: its stop() ends the calls, True if they were going on, from inside func as well; one that
+has begun, or was handed to an executor, it does not call back. reset(period) changes the period,
+postpone(period) too, if the calls are going on.
 
 The deadlines are exactly on the grid start + k * period. A call that has been missed is dropped,
 not made up, and there are never two at once: where an executor, or a thread that has lost the
