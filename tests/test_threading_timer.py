@@ -1205,6 +1205,17 @@ FORKS = {
         assert os.waitpid(pid, 0)[1] == 0
         os.write(1, b'parent\\n')
         """, "child\nparent\n"),
+    "and made anew": ("""
+        timer = Timer(3600, print)
+        timer.start()
+        pid = os.fork()
+        if pid == 0:
+            timer.__init__(0.2, lambda: print('child'))
+            timer.start()
+            sys.exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        timer.cancel()
+        """, "child\n"),
     "by multiprocessing": ("""
         import multiprocessing
         def child():

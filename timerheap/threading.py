@@ -410,10 +410,11 @@ class Timer(_Standard):
         with _home.lock:
             if self._th_timer is not timer:
                 return
+            counted = self._th_phase is _home and not self._daemonic
             self._th_phase = _ENDED
             self._th_timer = None
             ended, self._th_ended = self._th_ended, None
-            if not self._daemonic:
+            if counted:
                 idle = _home.let_go()
         if ended is not None:
             ended.set()
