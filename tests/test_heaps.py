@@ -374,6 +374,15 @@ def test_a_close_that_only_looks_finds_nothing_running_in_a_parked_worker():
         heap.close()
 
 
+def test_a_close_that_only_looks_lets_go_of_the_hook():
+    """Though the worker is there for another moment: it calls nothing any more."""
+    for _ in range(50):
+        heap = TimerHeap(on_error=print)
+        AfterFunc(FAR, int, heap=heap)
+        heap.close(0)
+        assert heap.on_error is None
+
+
 @pytest.mark.parametrize("patience", [None, 10])
 def test_a_close_from_a_callback_does_not_wait_for_that_one(patience):
     ended = []

@@ -251,6 +251,33 @@ def test_close_accounts_for_what_a_dead_worker_has_left():
     """)
 
 
+def test_close_accounts_for_what_a_worker_leaves_that_dies_after_an_earlier_close():
+    run_ok("""
+        import ctypes, threading, weakref
+        from timerheap import AfterFunc, TimerHeap
+        heap = TimerHeap("ended")
+        inside, go = threading.Event(), threading.Event()
+        leave = ctypes.CDLL(None).pthread_exit
+
+        def end():
+            inside.set()
+            go.wait(20)
+            leave(None)
+
+        AfterFunc(0.01, end, heap=heap)
+        timers = [AfterFunc(0.01, int, heap=heap) for _ in range(10)]
+        assert inside.wait(20)
+        try:
+            heap.close(0)
+        except TimeoutError:
+            go.set()
+        heap.close()
+        heap.check()
+        stats = heap.stats()
+        assert stats["arms"] == stats["fired"] + stats["cancelled"] == 11, stats
+    """)
+
+
 def test_a_worker_whose_thread_is_ended_by_foreign_code_is_replaced():
     """C code in a callback may call pthread_exit. What is armed fires, at the next arming at the latest."""
     run_ok("""

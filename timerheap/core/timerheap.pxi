@@ -263,12 +263,11 @@ cdef class TimerHeap:
         """
         cdef th_core* c = self.core
         cdef int64_t ns = 0, until = TH_NEVER
-        cdef bint over = True
+        cdef bint over = True, abandoned, last
         if timeout is not None:
             to_ns(timeout, &ns, b"TimerHeap.close() timeout")
             until = th_deadline(th_monotonic(), ns)
         th_lock(c)
-        first = not c.closed
         c.closed = True
         th_unlock(c)
         close_channels(c)
@@ -280,9 +279,19 @@ cdef class TimerHeap:
                 over = end_jobs(self, until) and over
             finally:
                 leave_close(mine)
-        if first and not c.running:
-            let_run_go(c, <PyObject*>self)      # of a worker that has died
-        if not (c.advancer if c.manual else c.running or c.losers != NULL):     # else by whoever runs a callback
+        th_lock(c)
+        abandoned = not (c.running or c.firing) and c.run_head < c.run_len      # by a worker that has died
+        if abandoned:
+            c.firing = True                     # and nobody else's now
+        th_unlock(c)
+        if abandoned:
+            let_run_go(c, <PyObject*>self)
+        th_lock(c)
+        if abandoned:
+            c.firing = False
+        last = c.advancer == 0 if c.manual else not c.firing and c.losers == NULL
+        th_unlock(c)
+        if last:                                # else by whoever runs a callback
             drop_hooks(self)
         if not over:
             raise TimeoutError("callbacks of the timer heap still run; it is closed")
