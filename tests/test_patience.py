@@ -417,6 +417,27 @@ def test_exit_leaves_behind_what_blocks():
     assert out == "end\n"
 
 
+def test_exit_waits_no_longer_for_what_blocks_because_a_worker_is_parked():
+    """For a parked worker, which leaves at once, it would wait a second. The first handler runs last."""
+    out = run_ok(
+        """
+        import atexit, threading, time
+
+        times = []
+        atexit.register(lambda: print(len(times) == 1 and time.monotonic() - times[0] < 0.6))
+        from timerheap import AfterFunc, TimerHeap
+
+        atexit.register(lambda: times.append(time.monotonic()))
+        heap = TimerHeap(patience=0.002)
+        AfterFunc(0, time.sleep, 3600, heap=heap)
+        while heap.stats()["handovers"] == 0:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        """
+    )
+    assert out == "True\n"
+
+
 def test_a_fork_beside_a_parked_standby_warns_of_nothing():
     out = run_ok(
         """
