@@ -505,6 +505,42 @@ def test_a_fork_in_a_callback(lost):
     assert out == f"end {lost}\n"
 
 
+@pytest.mark.parametrize("patience", [None, 0.002])
+def test_a_fork_at_the_end_of_a_worker(patience):
+    """By a finalizer of what a callback has left in a local of the thread, which CPython runs last of all."""
+    out = run_ok(
+        f"""
+        import os, threading, time
+        from timerheap import AfterFunc, TimerHeap
+
+        ends = []
+
+        class Forks:
+            def __del__(self):
+                pid = os.fork()
+                if pid == 0:
+                    done = threading.Event()
+                    AfterFunc(0, done.set, heap=TimerHeap(patience={patience}))
+                    os._exit(not done.wait(30))
+                ends.append(os.waitpid(pid, 0)[1])
+
+        def leave():
+            local.forks = Forks()
+            time.sleep(0.05)
+
+        local = threading.local()
+        heap = TimerHeap(patience={patience})
+        AfterFunc(0, leave, heap=heap)
+        while heap.stats()["fired"] == 0:
+            time.sleep(0.001)
+        heap.close()
+        print(ends, [thread.name for thread in threading.enumerate()])
+        """,
+        "-Wignore",
+    )
+    assert out == "[0] ['MainThread']\n"
+
+
 def test_a_fork_beside_what_blocks():
     out = run_ok(
         """

@@ -19,7 +19,7 @@ def before_fork():
     cdef th_post* mine = th_my_post
     cdef Py_ssize_t others
     cdef int64_t left
-    if mine != NULL:
+    if mine != NULL and mine.thread != NULL:
         # A callback forks. In the child its thread will be the main one, which threading makes of a thread that it does
         # not know.
         unlist_worker(<object>mine.thread)
@@ -60,7 +60,7 @@ cdef void await_leaving(th_post* post) noexcept:
 
 
 def after_fork_in_parent():
-    if th_my_post != NULL:
+    if th_my_post != NULL and not th_post_disappeared(th_my_post):
         list_worker(<object>th_my_post.thread)
     if paused and (current_thread() != main_thread or Py_AddPendingCall(resume_pending, NULL) < 0):
         resume_workers()

@@ -135,10 +135,12 @@ cdef void appear(th_post* post) noexcept:
 
 
 cdef void disappear(th_post* post) noexcept:
-    """And release what the thread owns."""
+    """And release what the thread owns. What it still runs after that, finalizers of its locals, may fork."""
+    cdef PyObject* worker = <PyObject*>post.thread
     th_post_disappear(post)
-    courtesy(unlist_worker, <PyObject*>post.thread)
-    decref(<PyObject*>post.thread)
+    courtesy(unlist_worker, worker)
+    post.thread = NULL
+    decref(worker)
 
 
 # ---- start ----------------------------------------------------------------------------------------------------------
