@@ -541,6 +541,38 @@ def test_a_fork_at_the_end_of_a_worker(patience):
     assert out == "[0] ['MainThread']\n"
 
 
+def test_a_fork_before_a_worker_fires():
+    """By what threading shows it by, after it has taken the post: the child has nothing to fire, and gets no standby.
+    The thread that forked ends there, and with it the child."""
+    out = run_ok(
+        """
+        import os, threading
+        from timerheap import AfterFunc, TimerHeap
+
+        heap = TimerHeap(patience=0.002)
+        going, done, forks = threading.Event(), threading.Event(), []
+        gettrace = threading.gettrace
+
+        def fork():
+            if heap.stats()["handovers"] == 1 and not forks:
+                pid = os.fork()
+                if pid != 0:
+                    forks.append(os.waitpid(pid, 0)[1])
+            return gettrace()
+
+        threading.gettrace = fork
+        AfterFunc(0, going.wait, heap=heap)
+        AfterFunc(0, done.set, heap=heap)
+        assert done.wait(30)
+        going.set()
+        heap.close()
+        print(forks)
+        """,
+        "-Wignore",
+    )
+    assert out == "[0]\n"
+
+
 def test_a_fork_beside_what_blocks():
     out = run_ok(
         """

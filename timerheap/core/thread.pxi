@@ -218,7 +218,8 @@ cdef bint start_post(TimerHeap heap, th_post* post, object worker) except -1:
 
 
 def start_standby(TimerHeap heap):
-    """By the worker, before it fires. Should there be no thread, the next run tries again."""
+    """By the worker, before it fires. Should there be no thread, the next run tries again. By the time that there is a
+    Worker the caller may be in the child of a fork, which no worker fires in."""
     cdef th_core* c = heap.core
     cdef th_post* post
     cdef bint wanted
@@ -226,7 +227,7 @@ def start_standby(TimerHeap heap):
     post = (<Post>worker._post).post
     post.standby = True
     th_lock(c)
-    wanted = c.spare == NULL and not called_off(c)
+    wanted = c.firing and c.spare == NULL and not called_off(c)
     if wanted:
         c.spare = post
     th_unlock(c)
