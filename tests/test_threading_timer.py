@@ -852,6 +852,24 @@ def test_init_calls_off_what_is_pending():
     assert got == [2]
 
 
+def test_a_timer_may_be_joined_by_what_interrupts_a_start():
+    """A finalizer or a signal handler mostly; here it is the interval, which is read there as well."""
+    go, order = threading.Event(), []
+
+    class Interval:
+        def __float__(self):
+            go.set()
+            blocked.join(PATIENCE)
+            order.append(blocked.is_alive())
+            return 0.0
+
+    blocked = Timer(0, go.wait)
+    blocked.start()
+    wait_until(lambda: blocked.ident is not None)
+    run_to_end(Timer(Interval(), order.append, ["ran"]))
+    assert order == [False, "ran"]
+
+
 def test_it_can_be_inherited_from_beside_others(timer_class):
     class Base:
         __slots__ = ("one", "other")

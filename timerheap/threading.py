@@ -104,6 +104,19 @@ class _Home:
             idle, self.idle = self.idle, None
         return idle
 
+    def wait(self, ended: threading.Event, timeout: float | None) -> None:
+        """For the end of a timer. Who joins it in a finalizer may have interrupted itself under the lock, which that
+        timer needs to end: it is as it would be between any two finalizers, and is given up meanwhile."""
+        lock: Any = self.lock
+        if not lock._is_owned():
+            ended.wait(timeout)
+            return
+        depth = lock._release_save()
+        try:
+            ended.wait(timeout)
+        finally:
+            lock._acquire_restore(depth)
+
     def leave(self) -> None:
         """The program has come to its end, and waits for its threads from now on."""
         with self.lock:
@@ -327,7 +340,7 @@ class Timer(_Standard):
             ended = self._th_ended
             if ended is None:
                 ended = self._th_ended = threading.Event()
-        ended.wait(timeout)
+        _home.wait(ended, timeout)
 
     # Around a fork threading puts the locks of its threads in order. There are some where Thread.__init__ was called.
 
