@@ -43,6 +43,7 @@ TABLE = HERE / "mutants.toml"
 # A release's flags, see setup.py.
 FLAGS = ["-std=gnu11", "-fvisibility=hidden", "-O3", "-DNDEBUG", "-w"]
 PARTS = ["-Icsrc", "-Itimerheap/core"]
+SOURCES = ["_core.c", "timerheap/core/gil.c"]
 
 LEFT_OUT = shutil.ignore_patterns(
     ".git", ".venv", "build", "dist", "wheelhouse", "perf",
@@ -154,7 +155,7 @@ def build(tree):
     include = f"-I{sysconfig.get_path('include')}"
     for command in (
         [sys.executable, "-m", "cython", "-3", *PARTS, "-o", "_core.c", "timerheap/_core.pyx"],
-        [*compiler, *FLAGS, "-shared", "-fPIC", include, *PARTS, "_core.c", "-o", target, "-lpthread"],
+        [*compiler, *FLAGS, "-shared", "-fPIC", include, *PARTS, *SOURCES, "-o", target, "-lpthread"],
     ):
         done = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
         if done.returncode != 0:
