@@ -2,13 +2,15 @@
 
     python tests/stress/ledger.py --seconds 20 --threads 8 --seed 1
     python tests/stress/ledger.py --operations 100000000
+    python tests/stress/ledger.py --operations 10000000 --patience 0.001
     python tests/stress/ledger.py --seeds 100 --operations 100000 --round 0.1
 
 Runs in rounds, each with a heap and a seed of its own (seed, seed + 1, ...; the first is printed, so that a failure
-can be replayed with --seed). In a round every thread arms, resets, stops, receives, selects and drops at random
-while check() walks the heap's invariants beside them, finalizers, weak reference callbacks and the collector's hooks
-re-enter, and threads are switched every microsecond. In every third round the collector runs at nearly every
-allocation.
+can be replayed with --seed). In a round every thread arms, resets, postpones, stops, receives, selects and drops at
+random while check() walks the heap's invariants beside them and pending() its timers, finalizers, weak reference
+callbacks and the collector's hooks re-enter, and threads are switched every microsecond. In every third round the
+collector runs at nearly every allocation. In every fourth, or with --patience in each, the heap has patience for a
+moment only, and some hundred callbacks a second take three times as long, so that they are handed over.
 
 What is demanded, by kind:
 
@@ -17,16 +19,33 @@ What is demanded, by kind:
                            quiescence the n-th run belongs to the n-th stamp: as many of one as of the other (none
                            lost, none twice) and no run before its stamp (none early). After a stop that said True
                            with all earlier runs accounted for, the timer is sealed: a run then is reported at once.
-  shared function timer    Any thread resets and stops it: arms = runs + True answers, and by any moment no more
-                           runs than armings that could be due by then.
-  private channel timer    Its owner knows the answer of every call: what stop and reset return, which value a
-                           receive gives, and that a receive gives one when the deadline has passed.
+                           postpone leaves a stamp when it says True, as reset does, and revives nothing: once it, or
+                           a stop, has found the timer inactive, or made it so, it says False.
+  shared function timer    Any thread resets, postpones and stops it: arms = runs + True answers, and by any moment no
+                           more runs than armings that could be due by then.
+  private channel timer    Its owner knows the answer of every call: what stop, reset and postpone return, which value
+                           a receive gives, and that a receive gives one when the deadline has passed.
   shared channel timer     arms = receives + True answers, no value from the future.
   Ticker                   Values lie on its grid, rise, and go to one receiver each.
+  private periodic timer   Its owner knows the answer of every call, for a timer of every() is active until it is
+                           stopped: so arms = runs + True answers + (1 if active), where each run is an arming as
+                           well. It begins its grid within the call that arms it; .when lies on the grid, never goes
+                           back, and is at most one period away; .period is the one given last. Never two runs at
+                           once. By any moment no more runs than points of the grids it has had. After a stop at most
+                           the one run that had been launched before. While it is active it goes on running.
+  finite periodic timer    Stops itself from inside, which says True: then there is no run any more. The n-th run comes
+                           not before n periods. Some raise: each error is reported once, and the next run comes.
+  shared periodic timer    arms = True answers when it has been stopped at last, never two runs at once, and by any
+                           moment no more runs than periods since it was made.
   finalizers               Arm and stop within whatever they interrupt; their arms = runs + True answers.
 
-Finally the heap's own counters must be equal to the ledger's, and closing must cancel exactly what was dropped with a
-far deadline. Exits with 1 and says what and in which round, if anything is off; a round that hangs dumps all stacks.
+With patience callbacks overlap, so the runs of one timer may be noted in another order than they were launched in: what
+is demanded of the n-th run is demanded of the n-th to begin.
+
+pending() must be sorted, name no timer twice, and have each that is held with a far deadline. At any moment the heap's
+counters must balance: arms = fired + received + cancelled + armed - tickers. Finally they must be equal to the
+ledger's, pending() must be what was dropped with a far deadline, and closing must cancel exactly that and leave no
+thread. Exits with 1 and says what and in which round, if anything is off; a round that hangs dumps all stacks.
 
 With --seeds, all of that so many times, each with a seed of its own in a process of its own, and the count of those
 that hung: in a round, or on the way out, where nothing but the process's end shows it.
@@ -46,7 +65,7 @@ import threading
 import time
 import weakref
 
-from timerheap import AfterFunc, Ticker, Timer, TimerHeap, select
+from timerheap import AfterFunc, Ticker, Timer, TimerHeap, every, select
 
 NEAR = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 5e-3)
 """Upper bounds of random delays, in seconds, that a round waits for."""
@@ -54,8 +73,20 @@ NEAR = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 5e-3)
 EAGER = (1, 0) if sysconfig.get_config_var("Py_GIL_DISABLED") else (1,)
 """The 0 keeps a collector without a GIL from waiting until a quarter more has been made than there is."""
 
+PERIODS = (1e-3, 3e-3, 1e-2, 3e-2)
+"""Likewise of periods."""
+
 FAR = 3600.0
 SHARED_DELAY = 2e-4
+SHARED_PERIOD = 1_000_000
+"""Nanoseconds."""
+
+TINY = 1e-3
+"""The patience of every fourth round's heap, in seconds."""
+
+NAP, NAPS_APART = 3, 5
+"""How long a callback takes now and then, and how often at most: in units of the heap's patience."""
+
 PATIENCE = 60.0
 """Seconds for what is due to have run: a busy machine, and still the end of a timer that is lost."""
 
@@ -77,26 +108,36 @@ class Faults:
         self.seen.append(f"{kind}: {detail}")
 
 
+class Oops(Exception):
+    """What callbacks raise."""
+
+
 class Private:
     """A function timer with one owner, and its armings."""
 
-    __slots__ = ("far", "faults", "runs", "sealed", "stamps", "timer")
+    __slots__ = ("far", "idle", "runs", "sealed", "shared", "stamps", "timer")
 
-    def __init__(self, heap, delay, faults):
-        self.faults = faults
-        self.sealed = False
+    def __init__(self, shared, delay):
+        self.shared = shared
+        self.sealed = self.idle = False
         self.far = delay >= FAR
         self.runs = []
         self.stamps = [nanoseconds() + int(delay * 1e9)]
-        self.timer = AfterFunc(delay, self.run, heap=heap)
+        self.timer = AfterFunc(delay, self.run, heap=shared.heap)
 
     def run(self):
+        begun = nanoseconds()
         if self.sealed:
-            self.faults("after stop", "a run after stop() was True")
-        self.runs.append(nanoseconds())
+            self.shared.faults("after stop", "a run after stop() was True")
+        self.shared.nap(begun)
+        self.runs.append(begun)
 
     def stop(self):
-        if not self.timer.stop():
+        stopped = self.timer.stop()
+        if self.idle and stopped:
+            self.shared.faults("wrong answer", "stop of an inactive timer was True")
+        self.idle = True
+        if not stopped:
             return 0
         self.stamps.pop()
         self.far = False
@@ -104,12 +145,25 @@ class Private:
         return 1
 
     def reset(self, delay):
-        self.sealed = False
+        self.sealed = self.idle = False
         self.far = delay >= FAR
         self.stamps.append(nanoseconds() + int(delay * 1e9))
         if not self.timer.reset(delay):
             return 0
         del self.stamps[-2]
+        return 1
+
+    def postpone(self, delay):
+        stamp = nanoseconds() + int(delay * 1e9)
+        if not self.timer.postpone(delay):
+            if self.far:
+                self.shared.faults("wrong answer", "postpone of a timer far from due was False")
+            self.idle = True
+            return 0
+        if self.idle:
+            self.shared.faults("revived", "postpone of an inactive timer was True")
+        self.far = delay >= FAR
+        self.stamps[-1] = stamp
         return 1
 
     def drop(self):
@@ -122,11 +176,15 @@ class Private:
 
     def audit(self):
         missing = len(self.stamps) - len(self.runs)
+        faults = self.shared.faults
         if missing:
-            self.faults("lost" if missing > 0 else "double", f"{len(self.stamps)} armings, {len(self.runs)} runs")
-        for stamp, ran in zip(self.stamps, self.runs, strict=False):
+            faults("lost" if missing > 0 else "double", f"{len(self.stamps)} armings, {len(self.runs)} runs")
+        stamps, runs = self.stamps, self.runs
+        if self.shared.patience:
+            stamps, runs = sorted(stamps), sorted(runs)
+        for stamp, ran in zip(stamps, runs, strict=False):
             if ran < stamp:
-                self.faults("early", f"by {stamp - ran} ns")
+                faults("early", f"by {stamp - ran} ns")
 
 
 class PrivateChannel:
@@ -157,6 +215,14 @@ class PrivateChannel:
         if self.timer.reset(delay) is not was:
             self.faults("wrong answer", f"reset of a channel timer was not {was}")
         self.armed(floor)
+        return was
+
+    def postpone(self, delay):
+        floor, was = nanoseconds() + int(delay * 1e9), self.live
+        if self.timer.postpone(delay) is not was:
+            self.faults("wrong answer", f"postpone of a channel timer was not {was}")
+        if was:
+            self.armed(floor)
         return was
 
     def due(self):
@@ -218,20 +284,226 @@ class Grid:
             self.faults("off the grid", "the grid does not begin at the start")
 
 
+class Alone:
+    """The runs of a periodic function: when each began, and that there are never two at once."""
+
+    def __init__(self, shared):
+        self.shared = shared
+        self.runs = []
+        self.inside = 0
+
+    def run(self):
+        begun = nanoseconds()
+        self.inside += 1
+        if self.inside != 1:
+            self.shared.faults("overlap", "two runs of a periodic timer at once")
+        self.check(begun)
+        self.shared.nap(begun)
+        self.runs.append(begun)
+        self.inside -= 1
+
+    def check(self, begun):
+        pass
+
+
+class Periodic(Alone):
+    """A timer of every() with one owner, who knows what every call has to answer."""
+
+    def __init__(self, shared, period):
+        super().__init__(shared)
+        self.grids = []  # (not before which moment one began, not after which it ended, its period)
+        self.stopped_at = None  # after so many runs
+        start = nanoseconds()
+        self.timer = every(period / 1e9, self.run, heap=shared.heap)
+        self.armed(start, nanoseconds(), period)
+
+    def armed(self, start, end, period):
+        """Since a moment between start and end it has a new grid."""
+        self.live, self.start, self.period, self.last = True, start, period, 0
+        self.reported = len(self.runs)
+        self.phase = None
+        when = self.look()
+        self.phase = when % period
+        if (self.phase - start) % period > end - start:
+            self.shared.faults("off the grid", "a period does not begin with the call that arms")
+
+    def over(self, end):
+        if self.live:
+            self.grids.append((self.start, end, self.period))
+
+    def check(self, begun):
+        if self.stopped_at is not None and len(self.runs) > self.stopped_at:
+            self.shared.faults("after stop", "a second run of a periodic timer after stop() was True")
+
+    def look(self):
+        """What the timer shows of itself: its next point of the grid, or None."""
+        faults, when = self.shared.faults, self.timer.when
+        until = nanoseconds() + self.period
+        if round(self.timer.period * 1e9) != self.period:
+            faults("wrong answer", f"a period of {self.timer.period} s, not {self.period} ns")
+        if not self.live:
+            if when is not None:
+                faults("revived", "a stopped periodic timer has a deadline")
+            return None
+        if when is None:
+            faults("lost", "a periodic timer that nobody has stopped has no deadline")
+            return until
+        when = round(when * 1e9)
+        if when > until or when < max(self.last, self.start + self.period):
+            faults("off the grid", f"a point at {when}, after {self.last}, before {until}, from {self.start}")
+        if self.phase is not None and when % self.period != self.phase:
+            faults("off the grid", f"a point at {when}, period {self.period} ns, phase {self.phase} ns")
+        self.last = when
+        return when
+
+    def stop(self):
+        was = self.live
+        if self.timer.stop() is not was:
+            self.shared.faults("wrong answer", f"stop of a periodic timer was not {was}")
+        self.over(nanoseconds())
+        if was:
+            self.stopped_at = len(self.runs)
+        self.live = False
+        return was
+
+    def rearm(self, period, revive):
+        """reset, or postpone without revive: whether that had to cancel something."""
+        was = self.live
+        if was or revive:
+            self.stopped_at = None
+        start = nanoseconds()
+        told = (self.timer.reset if revive else self.timer.postpone)(period / 1e9)
+        end = nanoseconds()
+        if told is not was:
+            self.shared.faults("wrong answer", f"{'reset' if revive else 'postpone'} of a periodic timer was not {was}")
+        if was or revive:
+            self.over(end)
+            self.armed(start, end, period)
+        return was
+
+    def waiting(self):
+        """Whether its next run is yet to be seen, beside one that may have been launched before it was armed."""
+        return self.live and self.period < 1e9 and len(self.runs) < self.reported + 2
+
+    def audit(self):
+        """By the moment of each run, no more of them than points of all grids."""
+        grids, passed = collections.deque(self.grids), 0
+        for number, begun in enumerate(sorted(self.runs), 1):
+            while grids and grids[0][1] <= begun:
+                start, end, period = grids.popleft()
+                passed += (end - start) // period
+            points = passed
+            for start, _, period in list(grids)[:2]:  # one ends after another has begun
+                points += max(begun - start, 0) // period
+            if number > points:
+                self.shared.faults("early", f"run {number} of a periodic timer by point {points}")
+
+
+class Finite(Alone):
+    """A timer of every() that stops itself, and that nobody else holds."""
+
+    def __init__(self, shared, period, most, raises):
+        super().__init__(shared)
+        self.period, self.most, self.raises = period, most, raises
+        self.timer, self.stopped = None, False
+        self.start = nanoseconds()
+        self.timer = every(period / 1e9, self.run, heap=shared.heap)
+
+    def run(self):
+        super().run()
+        # The first runs may come before the timer is known here.
+        if len(self.runs) >= self.most and self.timer is not None:
+            if not self.timer.stop():
+                self.shared.faults("wrong answer", "stop of a periodic timer from inside was False")
+            self.timer, self.stopped = None, True
+        if self.raises:
+            raise Oops
+
+    def check(self, begun):
+        if self.stopped:
+            self.shared.faults("after stop", "a run of a periodic timer that has stopped itself")
+        if begun < self.start + (len(self.runs) + 1) * self.period:
+            self.shared.faults("early", f"run {len(self.runs) + 1} of a periodic timer")
+
+    def audit(self):
+        if not self.stopped:
+            self.shared.faults("lost", f"{len(self.runs)} runs of a periodic timer, not {self.most}")
+
+
+class Common(Alone):
+    """A timer of every() that all threads stop, reset and postpone."""
+
+    def __init__(self, shared):
+        super().__init__(shared)
+        self.start = nanoseconds()
+        self.timer = every(SHARED_PERIOD / 1e9, self.run, heap=shared.heap)
+
+    def audit(self):
+        for number, begun in enumerate(sorted(self.runs), 1):
+            if begun < self.start + number * SHARED_PERIOD:
+                self.shared.faults("early", f"shared: run {number} of a periodic timer")
+
+
 class Shared:
     """What all threads of a round share."""
 
-    def __init__(self, heap, seed, faults):
-        self.heap, self.seed, self.faults = heap, seed, faults
+    def __init__(self, seed, faults, patience):
+        self.seed, self.faults, self.patience = seed, faults, patience
+        self.heap = heap = TimerHeap("stress", patience=patience or None, on_error=self.failed)
+        self.nap_at = nanoseconds() if patience else float("inf")
+        self.errors = collections.deque()
         self.runs = [[] for _ in range(12)]
         self.begun = nanoseconds()
         self.timers = [AfterFunc(SHARED_DELAY, self.run, k, heap=heap) for k in range(len(self.runs))]
         self.channels = [Timer(SHARED_DELAY, heap=heap) for _ in range(4)]
         self.grid = Grid(heap, 3e-5, faults)
+        self.periodic = [Common(self) for _ in range(3)]
         self.arms, self.fires, self.cancels = (collections.deque() for _ in range(3))  # of finalizers
 
     def run(self, k):
-        self.runs[k].append(nanoseconds())
+        begun = nanoseconds()
+        self.nap(begun)
+        self.runs[k].append(begun)
+
+    def nap(self, now):
+        """Now and then a callback takes longer than the heap has patience."""
+        if now >= self.nap_at:
+            self.nap_at = now + NAPS_APART * self.patience * 1e9
+            time.sleep(NAP * self.patience)
+
+    def failed(self, exc, timer):
+        """The heap's on_error."""
+        if isinstance(exc, Oops):
+            self.errors.append(timer)
+        else:
+            self.faults("exception", repr(exc))
+
+    def walk(self, far=()):
+        """See the heap's invariants, what is pending, where far timers must be, and its counters."""
+        self.heap.check()
+        self.balance()
+        held = {id(private.timer): private for private in far if private.far and private.timer is not None}
+        last, seen = 0.0, set()
+        for when, timer in self.heap.pending():
+            if when < last:
+                self.faults("pending", f"{when} after {last}")
+            if id(timer) in seen or timer.func is None:
+                self.faults("pending", f"{timer!r} twice, or not to be called")
+            last = when
+            seen.add(id(timer))
+            private = held.pop(id(timer), None)
+            if private is not None and round(when * 1e9) < private.stamps[-1]:
+                self.faults("pending", f"{when}, not before {private.stamps[-1]} ns")
+        if held:
+            self.faults("pending", f"{len(held)} timers that are armed are not there")
+        return len(seen)
+
+    def balance(self):
+        stats = self.heap.stats()
+        accounted = stats["fired"] + stats["received"] + stats["cancelled"] + stats["armed"] - stats["tickers"]
+        if stats["arms"] != accounted:
+            self.faults("accounts", f"{stats}")
+        return stats
 
     def meddle(self, *_):
         """Runs inside finalizers, weak reference callbacks and the collector's hooks, in any thread."""
@@ -266,13 +538,20 @@ class Hand:
         self.shared_arms = [[] for _ in shared.timers]
         self.shared_cancels = [0] * len(shared.timers)
         self.shared_chan = [0, 0, 0]  # arms, cancels, receives
+        self.shared_periodic = [0, 0]  # arms, cancels
         self.ticks, self.own_ticks = [], []
         self.all, self.held, self.channels = [], [], []
+        self.periodic, self.finite = [], []
         self.grid = None
 
     def delay(self):
         chance = self.chance
         return FAR if chance.random() < 0.3 else chance.choice(NEAR) * chance.random()
+
+    def period(self):
+        """In nanoseconds."""
+        chance = self.chance
+        return int((FAR if chance.random() < 0.2 else chance.choice(PERIODS)) * (1 + chance.random()) * 5e8)
 
     def work(self, until):
         try:
@@ -280,6 +559,8 @@ class Hand:
             self.grid = Grid(heap, 5e-5, self.shared.faults)
             self.channels = [PrivateChannel(heap, self.delay(), self.shared.faults) for _ in range(6)]
             self.chan_arms += 6
+            self.periodic = [Periodic(self.shared, self.period()) for _ in range(3)]
+            self.arms += 3
             while self.operations < self.quota and time.monotonic() < until:
                 for _ in range(100):
                     self.step(self.chance.random())
@@ -290,11 +571,11 @@ class Hand:
 
     def step(self, kind):
         chance, held = self.chance, self.held
-        if kind < 0.26 or not held:
+        if kind < 0.24 or not held:
             if len(self.all) >= self.most:
                 kind = 0.3
             else:
-                private = Private(self.shared.heap, self.delay(), self.shared.faults)
+                private = Private(self.shared, self.delay())
                 self.arms += 1
                 self.all.append(private)
                 if kind < 0.06:
@@ -302,41 +583,88 @@ class Hand:
                 else:
                     held.append(private)
                 return
-        if kind < 0.46:
+        if kind < 0.42:
             self.cancels += chance.choice(held).stop()
-        elif kind < 0.66:
+        elif kind < 0.56:
             self.arms += 1
             self.cancels += chance.choice(held).reset(self.delay())
-        elif kind < 0.69:
+        elif kind < 0.63:
+            postponed = chance.choice(held).postpone(self.delay())
+            self.arms += postponed
+            self.cancels += postponed
+        elif kind < 0.66:
             if len(held) > 1:
                 self.left += held.pop(chance.randrange(len(held))).drop()
-        elif kind < 0.80:
-            self.step_shared(chance.randrange(len(self.shared.timers)), kind < 0.76)
-        elif kind < 0.93:
+        elif kind < 0.75:
+            self.step_shared(chance.randrange(len(self.shared.timers)), kind)
+        elif kind < 0.87:
             self.step_channel(chance.choice(self.channels), kind)
-        elif kind < 0.97:
+        elif kind < 0.91:
             self.step_shared_channel(chance.choice(self.shared.channels), kind)
+        elif kind < 0.97:
+            self.step_periodic(chance.random())
         elif kind < 0.99:
             self.tick()
         else:
             self.finalize()
 
-    def step_shared(self, k, reset):
-        if reset:
-            self.shared_arms[k].append(nanoseconds())
-            self.shared_cancels[k] += self.shared.timers[k].reset(SHARED_DELAY)
+    def step_shared(self, k, kind):
+        timer, stamp = self.shared.timers[k], nanoseconds()
+        if kind < 0.70:
+            self.shared_arms[k].append(stamp)
+            self.shared_cancels[k] += timer.reset(SHARED_DELAY)
+        elif kind < 0.72:
+            if timer.postpone(SHARED_DELAY):
+                self.shared_arms[k].append(stamp)
+                self.shared_cancels[k] += 1
         else:
-            self.shared_cancels[k] += self.shared.timers[k].stop()
+            self.shared_cancels[k] += timer.stop()
+
+    def step_periodic(self, kind):
+        chance = self.chance
+        periodic = chance.choice(self.periodic)
+        if kind < 0.3:
+            periodic.look()
+        elif kind < 0.4:
+            self.cancels += periodic.stop()
+        elif kind < 0.6:
+            revive = kind < 0.5
+            was = periodic.rearm(self.period(), revive)
+            self.arms += was or revive
+            self.cancels += was
+        elif kind < 0.9:
+            self.step_shared_periodic(chance.choice(self.shared.periodic).timer, kind)
+        elif kind < 0.99:
+            period = int(chance.choice(PERIODS[:2]) * 1e9)
+            self.finite.append(Finite(self.shared, period, chance.randrange(1, 5), chance.random() < 0.3))
+        else:
+            every(FAR, self.shared.faults, "early", "a period of an hour", heap=self.shared.heap)
+            self.arms += 1
+            self.left += 1
+
+    def step_shared_periodic(self, timer, kind):
+        if kind < 0.65:
+            self.shared_periodic[1] += timer.stop()
+        elif kind < 0.75:
+            self.shared_periodic[0] += 1
+            self.shared_periodic[1] += timer.reset(SHARED_PERIOD / 1e9)
+        elif timer.postpone(SHARED_PERIOD / 1e9):
+            self.shared_periodic[0] += 1
+            self.shared_periodic[1] += 1
 
     def step_channel(self, channel, kind):
-        if kind < 0.84:
+        if kind < 0.78:
             self.chan_arms += 1
             self.chan_cancels += channel.reset(self.delay())
-        elif kind < 0.86:
+        elif kind < 0.80:
             self.chan_cancels += channel.stop()
-        elif kind < 0.91:
+        elif kind < 0.82:
+            postponed = channel.postpone(self.delay())
+            self.chan_arms += postponed
+            self.chan_cancels += postponed
+        elif kind < 0.855:
             self.received += channel.receive(None)
-        elif kind < 0.92:
+        elif kind < 0.86:
             self.received += channel.receive(1e-5)
         else:
             self.select()
@@ -356,14 +684,18 @@ class Hand:
                 self.received += by_channel[ready].got(value)
 
     def step_shared_channel(self, timer, kind):
-        if kind < 0.945:
+        if kind < 0.883:
             self.shared_chan[0] += 1
             self.shared_chan[1] += timer.reset(self.chance.random() * SHARED_DELAY)
-        elif kind < 0.95:
+        elif kind < 0.887:
             self.shared_chan[1] += timer.stop()
+        elif kind < 0.891:
+            if timer.postpone(self.chance.random() * SHARED_DELAY):
+                self.shared_chan[0] += 1
+                self.shared_chan[1] += 1
         else:
             try:
-                value = timer.c.poll() if kind < 0.965 else timer.c.recv(2e-5)
+                value = timer.c.poll() if kind < 0.905 else timer.c.recv(2e-5)
             except TimeoutError:
                 value = None
             if value is not None:
@@ -389,39 +721,63 @@ class Hand:
             meddler.watch = weakref.ref(meddler, self.shared.meddle)
 
 
+def wait_while(condition, deadline):
+    while condition() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return condition()
+
+
+def come_to_rest(shared, hands, left):
+    """Until nothing runs any more, and nothing will: how many callbacks that took."""
+    heap, faults = shared.heap, shared.faults
+    # A collection arms timers (Meddler), whose callbacks leave more to collect: until nothing new comes. That the last
+    # callback has returned, not only been launched, is what one after it shows, and that no thread has lost its post.
+    deadline = time.monotonic() + PATIENCE
+    last_ones = 0
+    while True:
+        before = heap.stats()["arms"]
+        gc.collect()
+        wait_while(lambda: len(heap) > left, deadline)
+        ended = threading.Event()
+        AfterFunc(0, ended.set, heap=heap)
+        last_ones += 1
+        if not ended.wait(PATIENCE):
+            faults("lost", "the last callback")
+        if wait_while(lambda: heap.stats()["threads"] > 2, deadline):
+            faults("lost", f"{heap.stats()['threads']} threads are left")
+        gc.collect()
+        if heap.stats()["arms"] == before + 1 or time.monotonic() >= deadline:
+            return last_ones
+
+
 def audit(shared, hands):
     """The accounts of a round; faults are noted in shared.faults."""
     heap, faults = shared.heap, shared.faults
+    shared.walk([private for hand in hands for private in hand.all])
+    all_periodic = [periodic for hand in hands for periodic in hand.periodic]
+    if wait_while(lambda: any(periodic.waiting() for periodic in all_periodic), time.monotonic() + PATIENCE):
+        faults("lost", "a periodic timer runs no more")
     for hand in hands:
         for private in hand.all:
             if private.timer is not None and private.far:
                 hand.cancels += private.stop()
         for channel in hand.channels:
             hand.chan_cancels += channel.stop()
+        for periodic in hand.periodic:
+            periodic.look()
+            hand.cancels += periodic.stop()
+            periodic.look()
         hand.grid.ticker.stop()
     shared_cancels = sum(timer.stop() for timer in shared.channels)
     shared.grid.ticker.stop()
+    shared_periodic = [len(shared.periodic), sum(common.timer.stop() for common in shared.periodic)]
     left = sum(hand.left for hand in hands)
-    # A collection arms timers (Meddler), whose callbacks leave more to collect: until nothing new comes. That the last
-    # callback has returned, not only been launched, is what one after it shows.
-    deadline = time.monotonic() + PATIENCE
-    last_ones = 0
-    while True:
-        before = heap.stats()["arms"]
-        gc.collect()
-        while len(heap) > left and time.monotonic() < deadline:
-            time.sleep(0.001)
-        ended = threading.Event()
-        AfterFunc(0, ended.set, heap=heap)
-        last_ones += 1
-        if not ended.wait(PATIENCE):
-            faults("lost", "the last callback")
-        gc.collect()
-        if heap.stats()["arms"] == before + 1 or time.monotonic() >= deadline:
-            break
+    last_ones = come_to_rest(shared, hands, left)
     if len(heap) != left:
         faults("lost", f"{len(heap)} timers armed, expected {left}")
-    heap.check()
+    pending = shared.walk()
+    if pending != left:
+        faults("pending", f"{pending} timers, expected {left}")
 
     runs = last_ones
     for hand in hands:
@@ -441,7 +797,7 @@ def audit(shared, hands):
         if len(armings) != len(timer_runs) + cancelled:
             kind = "lost" if len(armings) > len(timer_runs) + cancelled else "double"
             faults(kind, f"shared: {len(armings)} armings, {len(timer_runs)} runs, {cancelled} cancels")
-        for begun, ran in zip(armings, timer_runs, strict=False):
+        for begun, ran in zip(armings, sorted(timer_runs), strict=False):
             if ran < begun + SHARED_DELAY * 1e9 - 1:
                 faults("early", f"shared: by {begun + SHARED_DELAY * 1e9 - ran} ns")
         arms += len(armings)
@@ -451,6 +807,25 @@ def audit(shared, hands):
         arms += hand.arms + hand.owners
         cancels += hand.cancels
 
+    calls = errors = 0
+    for periodic in (*all_periodic, *shared.periodic, *(finite for hand in hands for finite in hand.finite)):
+        periodic.audit()
+        calls += len(periodic.runs)
+        if isinstance(periodic, Finite):
+            arms += 1
+            cancels += periodic.stopped
+            errors += len(periodic.runs) if periodic.raises else 0
+    for hand in hands:
+        shared_periodic[0] += hand.shared_periodic[0]
+        shared_periodic[1] += hand.shared_periodic[1]
+    if shared_periodic[0] != shared_periodic[1]:
+        faults("accounts", f"shared periodic timers: {shared_periodic[0]} armings, {shared_periodic[1]} cancels")
+    arms += shared_periodic[0] + calls
+    cancels += shared_periodic[1]
+    runs += calls
+    if errors != len(shared.errors):
+        faults("accounts", f"{errors} callbacks have raised, {len(shared.errors)} errors were reported")
+
     chan = [len(shared.channels), shared_cancels, 0]
     for hand in hands:
         for k in range(3):
@@ -459,10 +834,10 @@ def audit(shared, hands):
         faults("channels", f"shared: {chan[0]} armings, {chan[1]} cancels, {chan[2]} receives")
     chan_arms = chan[0] + sum(hand.chan_arms for hand in hands)
     received = chan[2] + sum(hand.received for hand in hands)
-    stats = heap.stats()
+    stats = shared.balance()
     # What meddle() arms and drops at once is cancelled at once.
     dropped = len(shared.arms)
-    expected = {"arms": arms + chan_arms + dropped, "fired": runs, "received": received}
+    expected = {"arms": arms + chan_arms + dropped, "fired": runs, "received": received, "errors": errors}
     expected["cancelled"] = cancels + chan[1] + sum(hand.chan_cancels for hand in hands) + dropped
     for name, value in expected.items():
         if stats[name] != value:
@@ -471,12 +846,13 @@ def audit(shared, hands):
     if heap.stats()["cancelled"] - stats["cancelled"] != left:
         faults("accounts", f"closing cancelled {heap.stats()['cancelled'] - stats['cancelled']}, expected {left}")
     heap.check()
-    return expected
+    if shared.balance()["threads"]:
+        faults("accounts", f"{heap.stats()['threads']} threads after close()")
+    return expected | {"calls": calls, "handovers": stats["handovers"]}
 
 
-def run_round(seed, seconds, threads, eager, faults, quota):
-    heap = TimerHeap("stress")
-    shared = Shared(heap, seed, faults)
+def run_round(seed, seconds, threads, eager, patience, faults, quota):
+    shared = Shared(seed, faults, patience)
     hands = [Hand(shared, index, 150 if eager else 4000, quota) for index in range(threads)]
     until = time.monotonic() + seconds
     workers = [threading.Thread(target=hand.work, args=(until,), daemon=True) for hand in hands]
@@ -486,8 +862,13 @@ def run_round(seed, seconds, threads, eager, faults, quota):
         gc.callbacks.append(shared.meddle)
     for worker in workers:
         worker.start()
+    looks = 0
     while any(worker.is_alive() for worker in workers):
-        heap.check()
+        looks += 1
+        if looks % 5 == 0:
+            shared.walk()
+        else:
+            shared.heap.check()
         time.sleep(0.02)
     if eager:
         gc.callbacks.remove(shared.meddle)
@@ -499,7 +880,7 @@ def run_round(seed, seconds, threads, eager, faults, quota):
 def run_seed(seed, args):
     """One ledger in a process of its own: its output, and "ok", "failed" or "hung"."""
     command = [sys.executable, "-X", "faulthandler", __file__, "--seed", str(seed)]
-    for name in ("seconds", "operations", "threads", "round"):
+    for name in ("seconds", "operations", "threads", "round", "patience"):
         command += [f"--{name}", str(getattr(args, name))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
         try:
@@ -542,6 +923,9 @@ def main():
     parser.add_argument("--threads", type=int, default=8)
     parser.add_argument("--seed", type=int, default=None, help="of the first round (default: a fresh one)")
     parser.add_argument("--round", type=float, default=1.0, metavar="SECONDS", help="length of a round (default 1)")
+    parser.add_argument(
+        "--patience", type=float, default=0, metavar="SECONDS", help=f"of each heap (default {TINY}, of every fourth)"
+    )
     parser.add_argument("--seeds", type=int, default=0, metavar="N", help="N seeds, each in a process of its own")
     parser.add_argument("--limit", type=float, default=300, help="seconds after which one of them hangs (default 300)")
     args = parser.parse_args()
@@ -564,7 +948,9 @@ def main():
         faulthandler.dump_traceback_later(2 * PATIENCE + args.round, exit=True)
         quota = (args.operations - totals["operations"]) / args.threads if args.operations else float("inf")
         seconds = max(min(args.round, left), 0.05)
-        operations, accounts = run_round(seed + rounds, seconds, args.threads, rounds % 3 == 2, faults, quota)
+        patience = args.patience or TINY * (rounds % 4 == 1)
+        eager = rounds % 3 == 2
+        operations, accounts = run_round(seed + rounds, seconds, args.threads, eager, patience, faults, quota)
         totals.update(accounts, operations=operations)
         rounds += 1
     faulthandler.cancel_dump_traceback_later()
@@ -572,7 +958,8 @@ def main():
     print(
         f"{totals['operations']} operations, {rounds} rounds, {args.threads} threads, "
         f"{time.monotonic() - started:.0f} s: {totals['arms']} arms, {totals['fired']} fires, "
-        f"{totals['received']} receives, {totals['cancelled']} cancels\n"
+        f"{totals['received']} receives, {totals['cancelled']} cancels, {totals['calls']} periodic calls, "
+        f"{totals['handovers']} hand-overs\n"
         f"lost {count['lost']}, after stop {count['after stop']}, double {count['double']}, early {count['early']}, "
         f"other {sum(count.values()) - sum(count[k] for k in ('lost', 'after stop', 'double', 'early'))}"
     )
