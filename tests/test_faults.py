@@ -13,8 +13,9 @@ from helpers import FREE_THREADED, PATIENCE, PRELOADS, SANITIZER, run_ok, run_py
 FAULTS = Path(__file__).parent / "faults"
 
 SCENARIOS = (
-    "arm", "arm_with_arguments", "grow", "drop", "stop", "reset", "reset_when_due", "channel", "ticker",
-    "wait_for_many", "make_heap", "make_manual_heap", "start", "settle_in", "fire",
+    "arm", "arm_with_arguments", "grow", "drop", "stop", "reset", "reset_when_due", "periodic", "launch_periodic",
+    "pending", "channel", "ticker", "wait_for_many", "make_heap", "make_manual_heap", "start", "settle_in", "fire",
+    "stand_by", "take_over",
 )  # fmt: skip
 
 

@@ -20,10 +20,10 @@ import sys
 import threading
 import time
 
-from timerheap import AfterFunc, Ticker, Timer, TimerHeap, select
+from timerheap import AfterFunc, Ticker, Timer, TimerHeap, every, select
 from timerheap.testing import ManualHeap
 
-PAGES, ALLOCATIONS, THREADS = 2, 1 | 2, 4
+NONE, PAGES, ALLOCATIONS, THREADS = 0, 2, 1 | 2, 4
 SELF, OTHERS = 0, 1
 KEYS_IN_A_PAGE = os.sysconf("SC_PAGESIZE") // 16 - 3
 
@@ -109,7 +109,6 @@ def reset_when_due(_):
     AfterFunc(1, first, heap=heap)
     second = AfterFunc(1, fired, heap=heap)
     wanted.append((yield))
-    shim.fault_end()
     heap.advance(2)
     heap.check()
     stats = heap.stats()
@@ -118,6 +117,58 @@ def reset_when_due(_):
     assert set(errors) <= {MemoryError}, errors
     report_hit(any(hits))
     heap.close()
+
+
+def periodic(heap):
+    """Made with and without arguments, a context of its own among them; armed anew, running and stopped."""
+    fired, context = Fired(), contextvars.copy_context()
+    timer = every(3600, fired, heap=heap)
+    timer.stop()
+    yield
+    every(3600, fired, heap=heap)
+    every(0.0005, fired, 1, 2, context=context, heap=heap)
+    assert timer.reset(1800) is False
+    assert timer.postpone(0.0005) is True
+    assert timer.stop() is True
+    assert timer.postpone(3600) is False
+
+
+def launch_periodic(_):
+    """The key for the next call, with the keys full: the launch waits for memory, and the call comes all the same."""
+    errors, hits, wanted, filling = [], [], [], []
+    heap = ManualHeap(on_error=lambda exc, timer: errors.append(type(exc)))
+
+    def first():
+        for _ in range(KEYS_IN_A_PAGE):
+            filling.append(AfterFunc(3600, int, heap=heap))
+        shim.fault_set(ALLOCATIONS if wanted[0] >= 0 else 0, SELF, wanted[0])
+
+    def called():
+        hits.append(shim.fault_end())
+
+    AfterFunc(1, first, heap=heap)
+    every(1, called, heap=heap)
+    wanted.append((yield))
+    heap.advance(1)
+    heap.check()
+    assert len(hits) == 1, (hits, errors)
+    heap.advance(1)
+    assert len(hits) == 2, (hits, errors)
+    stats = heap.stats()
+    assert stats["arms"] == stats["fired"] + stats["cancelled"] + stats["armed"], stats
+    assert stats["fired"] == 3, stats
+    assert set(errors) <= {MemoryError}, errors
+    report_hit(hits[0])
+    heap.close()
+
+
+def pending(heap):
+    """Copies, and handles for timers that were dropped."""
+    timers = [AfterFunc(3600, int, heap=heap) for _ in range(5)]
+    timers.append(every(3600, int, heap=heap))
+    del timers[::2]
+    yield
+    assert len(heap.pending()) == 6
 
 
 def channel(heap):
@@ -238,6 +289,62 @@ def fire(_):
     report_hit(hit)
 
 
+def patient(errors):
+    """A heap whose patience is short, and a callback that waits for a lock."""
+    lock = threading.Lock()
+    lock.acquire()
+    return TimerHeap("patient", patience=0.001, on_error=lambda exc, timer: errors.append(type(exc))), lock
+
+
+def block(heap, lock):
+    """A callback that waits for the lock, and one behind it, which runs because of a hand-over."""
+    before, fired = heap.stats()["handovers"], Fired()
+    AfterFunc(0, lock.acquire, heap=heap)
+    AfterFunc(0, fired, heap=heap)
+    wait_for(lambda: fired.count == 1)
+    assert heap.stats()["handovers"] > before
+    lock.release()
+    wait_for(lambda: heap.stats()["threads"] <= 2)
+    assert lock.locked()  # the callback's
+
+
+def stand_by(_):
+    """The first run starts the standby. Where that is refused the next run does, and it takes over."""
+    errors, fired = [], Fired()
+    heap, lock = patient(errors)
+    yield
+    AfterFunc(0, fired, heap=heap)
+    wait_for(lambda: fired.count + len(errors) == 1)
+    wait_for(lambda: not heap.pending())
+    hit = shim.fault_end()
+    block(heap, lock)
+    heap.check()
+    heap.close()
+    assert set(errors) <= {MemoryError}, errors
+    report_hit(hit)
+
+
+def take_over(_):
+    """What the standby wants that takes over, and the next one that it starts."""
+    errors, fired = [], Fired()
+    heap, lock = patient(errors)
+    AfterFunc(0, fired, heap=heap)
+    wait_for(lambda: fired.count == 1 and heap.stats()["threads"] == 2)
+    yield
+    AfterFunc(0, lock.acquire, heap=heap)
+    AfterFunc(0, fired, heap=heap)
+    wait_for(lambda: fired.count + len(errors) == 2)
+    hit = shim.fault_end()
+    assert heap.stats()["handovers"] >= 1
+    lock.release()
+    wait_for(lambda: lock.locked() and heap.stats()["threads"] <= 2)
+    block(heap, lock)
+    heap.check()
+    heap.close()
+    assert set(errors) <= {MemoryError}, errors
+    report_hit(hit)
+
+
 def report_hit(hit):
     """A scenario that ended the faults itself has attempt() find what it found."""
     shim.fault_set(0, SELF, -1 if hit else 1)
@@ -264,7 +371,8 @@ def settle(heap):
 
 
 def attempt(scenario, what, whose, n):
-    """One go with the n-th allocation failing (n < 0: none). Whether there was an n-th, and what it led to."""
+    """One go with the n-th allocation failing (n < 0: none). Whether there was an n-th, and what it led to. A scenario
+    for which what is NONE gets n, and lets it fail where it matters."""
     heap = TimerHeap("faults")
     held = AfterFunc(0, int, heap=heap)  # held, so that the slab is still untouched
     wait_for(lambda: not held.active)
@@ -301,7 +409,10 @@ SCENARIOS = {
         (drop, ALLOCATIONS, SELF),
         (stop, ALLOCATIONS, SELF),
         (reset, ALLOCATIONS, SELF),
-        (reset_when_due, ALLOCATIONS, SELF),
+        (reset_when_due, NONE, SELF),
+        (periodic, ALLOCATIONS, SELF),
+        (launch_periodic, NONE, SELF),
+        (pending, ALLOCATIONS, SELF),
         (channel, ALLOCATIONS, SELF),
         (ticker, ALLOCATIONS, SELF),
         (wait_for_many, ALLOCATIONS, SELF),
@@ -310,6 +421,8 @@ SCENARIOS = {
         (start, ALLOCATIONS | THREADS, SELF),
         (settle_in, ALLOCATIONS, OTHERS),
         (fire, ALLOCATIONS, OTHERS),
+        (stand_by, ALLOCATIONS | THREADS, OTHERS),
+        (take_over, ALLOCATIONS | THREADS, OTHERS),
     )
 }
 
