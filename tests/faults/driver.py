@@ -443,6 +443,7 @@ def main(names):
                 break
             outcomes[outcome] = outcomes.get(outcome, 0) + 1
             n += 1
+        assert n, "nothing failed"
         assert set(unraisable) <= {MemoryError}, unraisable
         told = ", ".join(f"{count} x {outcome}" for outcome, count in sorted(outcomes.items()))
         print(f"{name}: {n} of {n} sites survived ({told})", flush=True)

@@ -3,11 +3,13 @@
     make leaks                                   on a debug interpreter, which counts every reference
     python tests/stress/leaks.py --operations 1e7
 
-Rounds of the same work: timers armed, reset, stopped, fired, dropped; channels received from and selected among;
-tickers; callbacks that raise; finalizers that arm; all on a heap with a worker and on one with a manual clock. After
-each round everything is dropped and collected. Two rounds warm up; over the rest sys.gettotalrefcount() (a debug
-interpreter has it), the interpreter's allocated blocks, and the resident memory must not grow. Then a million timers
-are armed and stopped, another million armed, dropped and fired, and the memory has to return.
+Rounds of the same work: timers armed, reset, postponed, stopped, fired, dropped, and found again by pending();
+periodic ones, which their owner stops or they themselves; channels received from and selected among; tickers;
+callbacks that raise; finalizers that arm; all on a heap with a worker and on one with a manual clock; and callbacks
+that outrun the patience of a third. After each round everything is dropped and collected. Two rounds warm up; over the
+rest sys.gettotalrefcount() (a debug interpreter has it), the interpreter's allocated blocks, and the resident memory
+must not grow. Then a million timers are armed and stopped, another million armed, dropped and fired, and the memory has
+to return.
 
 Exits with 1 if anything grew: by a single reference, by SLACK_BLOCKS, or by SLACK_BYTES.
 """
@@ -20,7 +22,7 @@ import threading
 import time
 from array import array
 
-from timerheap import AfterFunc, Ticker, Timer, TimerHeap, select
+from timerheap import AfterFunc, Ticker, Timer, TimerHeap, every, select
 from timerheap.testing import ManualHeap
 
 SLACK_BLOCKS = 50
@@ -29,8 +31,11 @@ SLACK_BLOCKS = 50
 SLACK_BYTES = 2 << 20
 """Resident bytes likewise: the allocator keeps arenas as they happen to be filled."""
 
-OPERATIONS = 33
+OPERATIONS = 51
 """Calls of the library in one pass of work()."""
+
+HAND_OVERS = 100
+"""In each round."""
 
 count_references = getattr(sys, "gettotalrefcount", None)
 
@@ -47,6 +52,15 @@ class Owner:
 
     def callback(self, *args):
         pass
+
+    def dropped(self):
+        pass
+
+    def once(self):
+        """The call of a periodic timer that may not be known here yet."""
+        beat = getattr(self, "beat", None)
+        if beat is not None:
+            beat.stop()
 
     def fail(self):
         raise ValueError("mine")
@@ -67,14 +81,28 @@ def work(heap, operations):
         for timer in timers:
             timer.stop()
             timer.stop()
+            timer.postpone(60)
         timers[0].reset(0)
+        timers[0].postpone(0)
         owner.timer = timers[1]
         AfterFunc(0, owner.callback, 1, 2, heap=heap)
         AfterFunc(0, owner.fail, heap=heap)
         channel = Timer(0, heap=heap)
         channel.c.poll()
+        channel.postpone(60)
         channel.reset(60)
+        channel.postpone(30)
         channel.stop()
+        beat = every(60, owner.callback, 1, heap=heap)
+        beat.reset(30)
+        beat.postpone(90)
+        beat.stop()
+        owner.beat = every(1e-4, owner.once, heap=heap)
+        AfterFunc(60, owner.dropped, heap=heap)
+        every(60, owner.dropped, heap=heap)
+        for _, timer in heap.pending():
+            if timer.func == owner.dropped:
+                timer.stop()
         ticker = Ticker(60, heap=heap)
         select(Timer(0, heap=heap).c, ticker.c, timeout=0)
         ticker.reset(30)
@@ -83,6 +111,19 @@ def work(heap, operations):
     if not isinstance(heap, ManualHeap):
         AfterFunc(0, fired.set, heap=heap)
         fired.wait()
+
+
+def hand_over(heap, times):
+    """Callbacks over which the worker loses its post, one after another."""
+    for _ in range(times):
+        lock, ran = threading.Lock(), threading.Event()
+        lock.acquire()
+        AfterFunc(0, lock.acquire, heap=heap)
+        AfterFunc(0, ran.set, heap=heap)
+        ran.wait()
+        lock.release()
+        while heap.stats()["threads"] > 2:
+            time.sleep(0.0005)
 
 
 def settle(heap):
@@ -95,12 +136,14 @@ def settle(heap):
 
 def rounds(operations, count):
     heaps = [TimerHeap("leaks", on_error=lambda exc, timer: None), ManualHeap(on_error=lambda exc, timer: None)]
+    patient = TimerHeap("patient", patience=1e-3)
     # Not lists: numbers that are kept would count as references gained.
     first, last = array("q", [0, 0, 0]), array("q", [0, 0, 0])
     for index in range(count + 2):
         started = time.monotonic()
         for heap in heaps:
             work(heap, operations // count // 2)
+        hand_over(patient, HAND_OVERS)
         settle(heaps[0])
         last[0] = count_references() if count_references else 0
         last[1] = sys.getallocatedblocks()
@@ -112,7 +155,8 @@ def rounds(operations, count):
             f"{last[2] / 2**20:.1f} MiB resident, {time.monotonic() - started:.1f} s",
             flush=True,
         )
-    for heap in heaps:
+    print(f"{patient.stats()['handovers']} hand-overs")
+    for heap in (*heaps, patient):
         heap.check()
         heap.close()
     return [after - before for before, after in zip(first, last, strict=True)]
