@@ -44,8 +44,9 @@ is demanded of the n-th run is demanded of the n-th to begin.
 
 pending() must be sorted, name no timer twice, and have each that is held with a far deadline. At any moment the heap's
 counters must balance: arms = fired + received + cancelled + armed - tickers. Finally they must be equal to the
-ledger's, pending() must be what was dropped with a far deadline, and closing must cancel exactly that and leave no
-thread. Exits with 1 and says what and in which round, if anything is off; a round that hangs dumps all stacks.
+ledger's, pending() must be what was dropped with a far deadline, and closing must cancel exactly that, wait for a
+callback that has lost its post, and leave no thread. Exits with 1 and says what and in which round, if anything is
+off; a round that hangs dumps all stacks.
 
 With --seeds, all of that so many times, each with a seed of its own in a process of its own, and the count of those
 that hung: in a round, or on the way out, where nothing but the process's end shows it.
@@ -750,6 +751,24 @@ def come_to_rest(shared, hands, left):
             return last_ones
 
 
+def close(shared):
+    """The heap; in a round with patience while a callback runs that has outrun it: it must have returned then."""
+    begun, ended = threading.Event(), threading.Event()
+
+    def last():
+        begun.set()
+        time.sleep(2 * NAP * shared.patience)
+        ended.set()
+
+    if shared.patience:
+        AfterFunc(0, last, heap=shared.heap)
+        begun.wait(PATIENCE)
+        time.sleep(NAP * shared.patience)
+    shared.heap.close()
+    if ended.is_set() is not begun.is_set():
+        shared.faults("closed too early", "a callback still ran")
+
+
 def audit(shared, hands):
     """The accounts of a round; faults are noted in shared.faults."""
     heap, faults = shared.heap, shared.faults
@@ -842,7 +861,7 @@ def audit(shared, hands):
     for name, value in expected.items():
         if stats[name] != value:
             faults("accounts", f"{name}: the heap says {stats[name]}, the ledger {value}")
-    heap.close()
+    close(shared)
     if heap.stats()["cancelled"] - stats["cancelled"] != left:
         faults("accounts", f"closing cancelled {heap.stats()['cancelled'] - stats['cancelled']}, expected {left}")
     heap.check()
