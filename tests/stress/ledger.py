@@ -757,7 +757,7 @@ def close(shared):
 
     def last():
         begun.set()
-        time.sleep(2 * NAP * shared.patience)
+        time.sleep(5 * NAP * shared.patience)
         ended.set()
 
     if shared.patience:
