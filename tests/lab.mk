@@ -5,7 +5,7 @@
 ##
 ## The laboratory:
 
-## make stress       the ledger under many threads       SECONDS=60 THREADS=8 SEED=1
+## make stress       the ledger under many threads       SECONDS=60 THREADS=8 SEED=1   STRESS_ARGS='--patience 0.001'
 .PHONY: stress
 stress: $(release)/.with-test
 	@$(call run,$(release)) tests/stress/ledger.py --seconds $(or $(SECONDS),20) --threads $(or $(THREADS),8) \

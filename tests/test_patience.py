@@ -157,6 +157,17 @@ def test_what_returns_in_time_loses_nothing():
         settled(heap, 2)
 
 
+def test_patience_begins_anew_with_each_callback():
+    """Together they take longer."""
+    done = threading.Event()
+    with TimerHeap(patience=1.0) as heap:
+        for _ in range(30):
+            AfterFunc(0.01, sleep, 0.05, heap=heap)
+        AfterFunc(0.02, done.set, heap=heap)
+        assert done.wait(PATIENCE)
+        assert heap.stats()["handovers"] == 0
+
+
 @pytest.mark.parametrize("patience", [None, float("inf")])
 def test_without_patience_there_is_one_thread_and_neighbours_wait(blocker, patience):
     with TimerHeap("one", patience=patience) as heap:
