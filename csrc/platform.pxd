@@ -9,3 +9,4 @@ cdef extern from "platform.h" nogil:
     int64_t th_monotonic()
     int th_await_word(const uint32_t* word, uint32_t value, int64_t deadline)
     int th_sleep_until(int64_t deadline)
+    void th_pause(int64_t ns)

@@ -194,8 +194,15 @@ void th_ask_no_more(void)
     pthread_mutex_unlock(&th_asking);
 }
 
+/* ns after which a thread that waits for the GIL asks for it. */
+int64_t th_switch_interval(void)
+{
+    return th_gil == NULL ? TH_SWITCH_INTERVAL : (int64_t)th_gil->interval * 1000;
+}
+
 #else
 
+int64_t th_switch_interval(void) { return TH_SWITCH_INTERVAL; }
 int th_examine_gil(double interval) { return interval < 0; }
 void th_ask_for_gil(void) {}
 void th_ask_no_more(void) {}

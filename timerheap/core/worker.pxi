@@ -5,8 +5,8 @@
 #
 #   next_run   without the GIL (park.pxi).  Takes M; parks on the condition variable until the root is due; collects the
 #              due timers into the run, and sorts it; callers have M in between.
-#   fire_run   with the GIL, taken once a run (and offered to others every GIL_SLICE callbacks).  Launches the
-#              run's entries one after another.  No mutex is held while a callback runs.
+#   fire_run   with the GIL, taken once a run.  Launches the run's entries one after another.  No mutex is held while a
+#              callback runs.
 #
 # Life. A heap holds itself (one reference, taken by the arming that makes it live, given back by whatever leaves
 # nothing armed) as long as something is armed that its worker will fire. The worker holds it while it fires, and in
@@ -27,6 +27,13 @@
 #   - The loser keeps what its callback needs: a reference to the heap, and to the handle or what the record held.
 #   - close() waits for all of them; the last to return from a callback of a closed heap drops its hooks.
 #
+# Sharing the GIL. A thread that waits for the GIL asks for it once it has waited for a switch interval; and each time
+# that it is given up the waiting begins anew, for whoever gives it up and takes it again at once mostly gets it, long
+# before the one that it has woken. So a worker with more to do than it can must not give it up often. Within a run it
+# does so after somewhat more than a switch interval (a function in Python does so by itself): who waits has asked by
+# then, and CPython keeps the giver waiting until the other has had it. Between two runs it has to, for it collects
+# without; a worker that has not parked for that long leaves the GIL alone for a moment there.
+#
 # Launching. Up to the launch stop() gets True; the launch makes the timer IDLE and counts the fire,
 # so whoever comes later gets False. A periodic timer it leaves ARMED for the next call. What keeps func and args alive
 # during the call:
@@ -37,8 +44,9 @@
 #   put aside               likewise, but the handle's memory is CPython's to free
 
 cdef enum:
-    GIL_SLICE = 128       # callbacks between two offers of the GIL
-    LATE_FIRST = 16       # callbacks of a run whose lateness is looked at, before one in GIL_SLICE is
+    CLOCK_SLICE = 128     # callbacks between two looks at the clock
+    LATE_FIRST = 16       # callbacks of a run whose lateness is looked at, before one in CLOCK_SLICE is
+    LEFT_ALONE = 50000    # ns: a thread that has been woken comes to take the GIL
 
 
 cdef inline void hold(th_core* c, PyObject* heap) noexcept:
@@ -172,6 +180,17 @@ cdef void look_at_lateness(th_core* c, uint32_t turn) noexcept:
         th_unlock(c)
 
 
+cdef inline bint had_long(int64_t* since) noexcept:
+    """Whether a worker has gone on for so long, by these looks at the clock, that others shall have the GIL now. The
+    first look, or one after that, begins anew."""
+    cdef int64_t now = th_monotonic(), interval = th_switch_interval()
+    if since[0] and now - since[0] < interval + (interval >> 2):
+        return False
+    had = since[0] != 0
+    since[0] = 0 if had else now
+    return had
+
+
 cdef void fire_run(TimerHeap heap, uint32_t turn) noexcept:
     """Launch every entry of the run, in order, each callback in an empty context. The run is empty
     afterwards, unless the worker has to leave or has lost it.
@@ -181,6 +200,7 @@ cdef void fire_run(TimerHeap heap, uint32_t turn) noexcept:
     cdef th_core* c = heap.core
     cdef PyObject* context = NULL
     cdef size_t count = 0
+    cdef int64_t since = 0
     cdef bint told = False
     # A callback may fork: in the child the run has been let go of, and a new worker may already fill it. Or it was
     # handed over while a callback, or a finalizer, took its time.
@@ -203,9 +223,10 @@ cdef void fire_run(TimerHeap heap, uint32_t turn) noexcept:
         if context != NULL and PyObject_Size(context) != 0:
             leave_context(&context)
         count += 1
-        if count % GIL_SLICE == 0:
-            with nogil:
-                pass
+        if count % CLOCK_SLICE == 0:
+            if FREE_THREADED or had_long(&since):
+                with nogil:
+                    pass
             look_at_lateness(c, turn)
     leave_context(&context)
     th_lock(c)
@@ -316,7 +337,9 @@ cdef void timerproc(th_post* post) noexcept:
     cdef th_core* c = post.core
     cdef PyObject* heap = NULL
     cdef progress seen
-    cdef bint due = True
+    cdef uint64_t parks = 0
+    cdef int64_t since = 0
+    cdef bint due = True, hogs = False
     if post.standby:
         memset(&seen, 0, sizeof(seen))
         while due and heap == NULL:
@@ -331,6 +354,8 @@ cdef void timerproc(th_post* post) noexcept:
     while due:
         if heap == NULL:
             with nogil:
+                if hogs:
+                    th_pause(LEFT_ALONE)
                 due = next_run(post)
                 if due:
                     th_ask_for_gil()    # nothing may come between this and the GIL
@@ -346,6 +371,11 @@ cdef void timerproc(th_post* post) noexcept:
             courtesy(start_standby, heap)
         fire_run(<TimerHeap>heap, post.turn)
         due = post.core != NULL         # else this is the child of a callback's fork, or another has the post
+        if due and c.wakeups == parks:
+            hogs = had_long(&since)
+        elif due:
+            hogs = since = 0            # it has parked before this run
+            parks = c.wakeups
         if due and c.closed and c.losers == NULL:
             drop_hooks(<TimerHeap>heap)
         if post.lost != NULL:
