@@ -1,7 +1,12 @@
 """A timer is on time beside threads that compute: the worker asks them for the GIL."""
 
+import threading
+import time
+
 import pytest
 from helpers import PATIENCE, run_ok
+
+from timerheap import AfterFunc, TimerHeap
 
 SWITCH = 4.0  # seconds that a thread which computes keeps the GIL in these tests, if it is not asked for it
 ON_TIME = SWITCH / 2
@@ -132,3 +137,22 @@ def test_a_fork_while_the_gil_is_asked_for():
         going = False
         thread.join()
     """)
+
+
+def test_a_worker_with_more_to_do_than_it_can_lets_others_have_the_gil():
+    """Forty naps are over within seconds; a worker that gives the GIL up only to take it again makes minutes of them."""
+
+    def call():
+        for _ in range(10_000):
+            pass
+        if not over.is_set():
+            AfterFunc(0, call, heap=heap)
+
+    over = threading.Event()
+    with TimerHeap() as heap:
+        AfterFunc(0, call, heap=heap)
+        start = time.monotonic()
+        for _ in range(40):
+            time.sleep(0.005)
+            assert time.monotonic() < start + PATIENCE
+        over.set()
