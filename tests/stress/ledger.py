@@ -493,8 +493,8 @@ class Shared:
             last = when
             seen.add(id(timer))
             private = held.pop(id(timer), None)
-            if private is not None and round(when * 1e9) < private.stamps[-1]:
-                self.faults("pending", f"{when}, not before {private.stamps[-1]} ns")
+            if private is not None and round(when * 1e9) < max(private.stamps, default=float("inf")):
+                self.faults("pending", f"{when}, not before {private.stamps[-1:]} ns")
         if held:
             self.faults("pending", f"{len(held)} timers that are armed are not there")
         return len(seen)
