@@ -134,23 +134,27 @@ class Private:
         self.runs.append(begun)
 
     def stop(self):
-        stopped = self.timer.stop()
-        if self.idle and stopped:
-            self.shared.faults("wrong answer", "stop of an inactive timer was True")
-        self.idle = True
-        if not stopped:
+        idle, self.idle = self.idle, True
+        if not self.timer.stop():
             return 0
+        if idle:
+            self.shared.faults("wrong answer", "stop of an inactive timer was True")
+            return 1
         self.stamps.pop()
         self.far = False
         self.sealed = len(self.runs) == len(self.stamps)
         return 1
 
     def reset(self, delay):
-        self.sealed = self.idle = False
+        idle, self.idle = self.idle, False
+        self.sealed = False
         self.far = delay >= FAR
         self.stamps.append(nanoseconds() + int(delay * 1e9))
         if not self.timer.reset(delay):
             return 0
+        if idle:
+            self.shared.faults("wrong answer", "reset of an inactive timer was True")
+            return 1
         del self.stamps[-2]
         return 1
 
@@ -163,6 +167,7 @@ class Private:
             return 0
         if self.idle:
             self.shared.faults("revived", "postpone of an inactive timer was True")
+            return 1
         self.far = delay >= FAR
         self.stamps[-1] = stamp
         return 1
