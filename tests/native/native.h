@@ -24,6 +24,15 @@ void native_sweep(th_core *c);
 th_timer *native_cancel_last(th_core *c);
 int native_next_run(th_post *post);
 
+typedef struct { /* progress, of park.pxi */
+    uint32_t generation;
+    uint64_t batches;
+    size_t head;
+    int64_t since;
+} native_progress;
+
+int native_stand_by(th_post *post, native_progress *seen);
+
 /* One input of the fuzzer, from the first byte to the closed heap; aborts at the first divergence. */
 typedef struct {
     size_t inputs, operations, arms, fires, refusals, failures, yields;

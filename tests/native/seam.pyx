@@ -144,3 +144,7 @@ cdef public th_timer* native_cancel_last(th_core* c) noexcept nogil:
 
 cdef public bint native_next_run(th_post* post) noexcept nogil:
     return next_run(post)
+
+
+cdef public bint native_stand_by(th_post* post, void* seen) noexcept nogil:
+    return stand_by(post, <progress*>seen)

@@ -4,7 +4,8 @@
  *
  * A worker that runs native_next_run and launches as on an interpreter without a GIL, each launch under the mutex;
  * callers that arm, stop, reset and drop handles of their own and stop and reset ones that all share; and a thread that
- * makes the worker leave and come back, as a fork does. The books are kept under the same mutex as the change they
+ * makes the worker leave and come back, as a fork does. A standby watches the worker, and gets to see it held up; it
+ * never takes over. The books are kept under the same mutex as the change they
  * record, so they are exact:
  *
  *     launched        only what is armed by the books (so never after a true stop, never twice), never early
@@ -35,6 +36,8 @@ static int64_t horizon;
 static size_t operations = 20000, callers = 3;
 static uint64_t seed = 1;
 static atomic_int finished;
+static atomic_int alarms; /* times that the standby would have taken over */
+static pthread_t watching;
 
 static void broken(const char *what)
 {
@@ -199,12 +202,37 @@ static void launch(void)
         free(a);
 }
 
+static void set_firing(int firing)
+{
+    th_lock(&core);
+    core.firing = firing;
+    int asleep = core.asleep;
+    th_unlock(&core);
+    if (firing && asleep)
+        th_rouse(&core);
+}
+
 static void *worker(void *post)
 {
-    while (native_next_run(post)) {
+    for (size_t runs = 0; native_next_run(post); runs++) {
+        set_firing(1);
         while (core.run_head < core.run_len)
             launch();
+        if (runs % 64 == 0) /* held up */
+            usleep(4000);
+        set_firing(0);
         native_empty_run(&core);
+    }
+    th_post_drop(post);
+    return NULL;
+}
+
+static void *standby(void *post)
+{
+    native_progress seen = {0};
+    while (native_stand_by(post, &seen)) {
+        atomic_fetch_add(&alarms, 1);
+        usleep(100);
     }
     th_post_drop(post);
     return NULL;
@@ -212,23 +240,25 @@ static void *worker(void *post)
 
 static void start(pthread_t *thread)
 {
-    th_post *post = th_post_new(&core);
-    if (post == NULL)
+    th_post *post = th_post_new(&core), *spare = th_post_new(&core);
+    if (post == NULL || spare == NULL)
         broken("no memory");
     th_lock(&core);
     core.post = post;
+    core.spare = spare;
     core.running = 1;
     th_unlock(&core);
-    if (pthread_create(thread, NULL, worker, post))
+    if (pthread_create(thread, NULL, worker, post) || pthread_create(&watching, NULL, standby, spare))
         broken("no worker");
 }
 
-/* Waits until the worker has left. Caller holds M and has set the flag that sends it away; gives M back. */
+/* Waits until worker and standby have left. Caller holds M and has set the flag that sends it away; gives M back. */
 static void dismiss(pthread_t thread)
 {
     th_unlock(&core);
-    th_signal(&core);
+    th_signal_all(&core);
     pthread_join(thread, NULL);
+    pthread_join(watching, NULL);
 }
 
 /* before_fork and resume_workers, again and again. */
@@ -301,6 +331,7 @@ int main(int argc, char **argv)
     th_lock(&core);
     if (!native_init(&core))
         broken("no memory");
+    core.patience = TH_NS_PER_S / 1000;
     th_unlock(&core);
     for (size_t i = 0; i < SHARED; i++) {
         shared[i].handle = calloc(1, sizeof(th_timer));
@@ -323,7 +354,10 @@ int main(int argc, char **argv)
             broken("timers lost");
     }
     close_core(work);
-    printf("%zu operations of %zu callers: %zu arms = %zu fires + %zu cancels, %llu wake-ups, 0 lost, 0 early\n",
-           operations * callers, callers, arms, fires, cancels, (unsigned long long)core.wakeups);
+    if (atomic_load(&alarms) == 0)
+        broken("the standby has slept on beside a worker that was held up");
+    printf("%zu operations of %zu callers: %zu arms = %zu fires + %zu cancels, %llu wake-ups, %d alarms, 0 lost, "
+           "0 early\n", operations * callers, callers, arms, fires, cancels, (unsigned long long)core.wakeups,
+           atomic_load(&alarms));
     return 0;
 }
