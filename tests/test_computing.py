@@ -140,7 +140,7 @@ def test_a_fork_while_the_gil_is_asked_for():
 
 
 def test_a_worker_with_more_to_do_than_it_can_lets_others_have_the_gil():
-    """Forty naps are over within seconds; a worker that gives the GIL up only to take it again makes minutes of them."""
+    """Forty naps take a second. A worker that gives the GIL up only to take it again makes a minute of them."""
 
     def call():
         for _ in range(10_000):
