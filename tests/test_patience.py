@@ -222,9 +222,10 @@ def test_a_finalizer_that_blocks_is_handed_over_too(heap, blocker):
             blocker()
 
     ran = threading.Event()
-    AfterFunc(0, Dies(), heap=heap)
-    AfterFunc(0, ran.set, heap=heap)
+    AfterFunc(0.3, Dies(), heap=heap)  # not before the call has returned: the last reference is to be the worker's
+    AfterFunc(0.3, ran.set, heap=heap)
     assert ran.wait(PATIENCE)
+    assert blocker.begun == [None]
     assert blocker.ended == []
 
 
