@@ -21,7 +21,7 @@ import weakref
 from datetime import timedelta
 
 import pytest
-from helpers import FAR, PATIENCE, asks_proc, run_ok, run_python, run_threads, wait_until
+from helpers import FAR, PATIENCE, SANITIZER, asks_proc, run_ok, run_python, run_threads, wait_until
 
 import timerheap.threading
 from timerheap.threading import Timer
@@ -949,6 +949,7 @@ def test_what_is_over_pins_nothing(end):
 
 
 @asks_proc
+@pytest.mark.skipif(bool(SANITIZER), reason="its runtime takes memory and threads of its own")
 def test_many_pending_take_one_thread_and_little_memory():
     run_ok("""if True:
         import os, threading

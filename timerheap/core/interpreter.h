@@ -15,8 +15,9 @@
  *   th_take_exception PyErr_Fetch and its kin [3.11]. Compiled for 3.11 alone.
  *   th_interpreter_id Cython's module code asks PyInterpreterState_GetID before all else [Cython 3.1 - 3.3]; else a
  *                     subinterpreter would get the module.
- *   gil.c             the GIL, its holder, and where the holder is asked to drop it [3.11 - 3.15]. th_examine_gil looks;
- *                     else nobody asks, and a timer beside a thread that computes is late by a switch interval.
+ *   gil.c             the GIL, its holder, and where it is asked to drop it [3.11*, 3.12, 3.13*, 3.14, 3.15*].
+ *                     th_examine_gil looks; else nobody asks, and a timer beside a thread that computes is late by a
+ *                     switch interval.
  *   th_change_...     slots of types that are ready may be changed before their first use: tp_vectorcall, tp_new,
  *                     tp_init, tp_iter, tp_alloc, tp_mro, and ml_meth of a module's function [3.11 - 3.13, 3.14*,
  *                     3.15*]; else wrong calls get CPython's messages.
