@@ -236,7 +236,7 @@ def start(_):
         raise
     finally:
         hit = shim.fault_end()
-        assert len(heap) + fired.count <= 1
+        assert fired.count + len(heap) <= 1  # in this order: it may fire in between
         AfterFunc(0, fired, heap=heap)
         wait_for(lambda: fired.count >= 2 - refused)
         # One whose start was given up leaves; of two that stay each would think the heap its own.
