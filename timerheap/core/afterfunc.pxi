@@ -57,6 +57,18 @@ cdef int after_func_keywords(bint periodic, PyObject** values, PyObject* kwnames
     return 0
 
 
+cdef inline int read_call(bint periodic, PyObject** args, Py_ssize_t nargs, PyObject* kwnames, PyObject** context,
+                          PyObject** heap) except -1:
+    """What a call gives by keyword; TypeError for one that cannot be right."""
+    if nargs < 2:
+        refuse_too_few(periodic, args, nargs, kwnames)
+    if kwnames != NULL:
+        after_func_keywords(periodic, args + nargs, kwnames, context, heap)
+    if not PyCallable_Check(args[1]):
+        refuse_func(periodic, <object>args[0], <object>args[1])
+    return 0
+
+
 cdef PyObject* after_func(PyObject* module, PyObject** args, Py_ssize_t nargs, PyObject* kwnames) except NULL:
     """AfterFunc, without a Python frame or an argument tuple."""
     cdef PyObject* context = NULL
@@ -64,12 +76,7 @@ cdef PyObject* after_func(PyObject* module, PyObject** args, Py_ssize_t nargs, P
     cdef TimerHeap heap
     cdef Timer timer
     cdef int64_t ns = 0
-    if nargs < 2:
-        refuse_too_few(False, args, nargs, kwnames)
-    if kwnames != NULL:
-        after_func_keywords(False, args + nargs, kwnames, &context, &where)
-    if not PyCallable_Check(args[1]):
-        refuse_func(False, <object>args[0], <object>args[1])
+    read_call(False, args, nargs, kwnames, &context, &where)
     to_ns(<object>args[0], &ns, b"AfterFunc() delay")
     heap = current_default() if where == NULL else heap_or_default(<object>where, "AfterFunc()")
     timer = new_timer(heap)
@@ -96,12 +103,7 @@ cdef PyObject* every_func(PyObject* module, PyObject** args, Py_ssize_t nargs, P
     cdef TimerHeap heap
     cdef Timer timer
     cdef int64_t ns
-    if nargs < 2:
-        refuse_too_few(True, args, nargs, kwnames)
-    if kwnames != NULL:
-        after_func_keywords(True, args + nargs, kwnames, &context, &where)
-    if not PyCallable_Check(args[1]):
-        refuse_func(True, <object>args[0], <object>args[1])
+    read_call(True, args, nargs, kwnames, &context, &where)
     ns = positive_period(<object>args[0], b"every() period")
     heap = current_default() if where == NULL else heap_or_default(<object>where, "every()")
     timer = new_timer(heap)

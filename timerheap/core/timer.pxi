@@ -24,6 +24,16 @@ cdef inline int lock_to_arm(TimerHeap heap, PyObject* handle, bint owns, int64_t
             decref(handle)
 
 
+cdef inline void unlock_armed(TimerHeap heap, arming* a) noexcept:
+    """Give M back after an arming, or one that was refused: the worker is woken, and the heap holds itself, where a
+    says so."""
+    th_unlock(heap.core)
+    if a.wake:
+        th_signal(heap.core)
+    if a.first:
+        hold(heap.core, <PyObject*>heap)
+
+
 cdef int refuse_rearming(TimerHeap heap, arming* a) except -1:
     if a.cleared:
         raise RuntimeError("the timer has been cleared by the garbage collector")
@@ -39,11 +49,7 @@ cdef inline int arm(TimerHeap heap, PyObject* handle, th_timer* t, int64_t ns) e
     cdef bint armed
     lock_to_arm(heap, handle, FREE_THREADED, ns, &when)
     armed = arm_record(c, t, when, &a)
-    th_unlock(c)
-    if a.wake:
-        th_signal(c)
-    if a.first:
-        hold(c, <PyObject*>heap)
+    unlock_armed(heap, &a)
     if not armed:
         if FREE_THREADED:
             decref(handle)
@@ -76,11 +82,7 @@ cdef object rearm(Timer self, int64_t ns):
         disown(self)
     lock_to_arm(heap, <PyObject*>self, FREE_THREADED, ns, &when)
     armed = rearm_record(c, t, when, &a)
-    th_unlock(c)
-    if a.wake:
-        th_signal(c)
-    if a.first:
-        hold(c, <PyObject*>heap)
+    unlock_armed(heap, &a)
     if FREE_THREADED and (a.was or not armed):
         decref(<PyObject*>self)             # the heap has its reference already, or needs none
     if not armed:
@@ -105,11 +107,7 @@ cdef object rearm_grid(Timer self, int64_t ns, bint revive):
         when = th_deadline(th_now(c), ns)
         th_lock(c)                          # what is pending has a worker, or will have one, and is the heap's
     armed = rearm_periodic(c, &self.t, when, ns, revive, &a)
-    th_unlock(c)
-    if a.wake:
-        th_signal(c)
-    if a.first:
-        hold(c, <PyObject*>heap)
+    unlock_armed(heap, &a)
     if revive and (a.was or not armed):
         decref(<PyObject*>self)             # the heap has its reference already, or needs none
     if not armed and (revive or a.was):
@@ -132,9 +130,7 @@ cdef object rearm_pending(Timer self, int64_t ns):
     when = th_deadline(th_now(c), ns)
     th_lock(c)
     armed = postpone_record(c, t, when, &a)
-    th_unlock(c)
-    if a.wake:
-        th_signal(c)
+    unlock_armed(self.heap, &a)
     if a.was and not armed:
         refuse(self.heap)
     return armed
