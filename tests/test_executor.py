@@ -77,38 +77,37 @@ def test_a_raising_callback_reaches_on_error(pooled, errors):
     assert pooled.stats()["errors"] == 1
 
 
+class Late:
+    """A callback that waits until it may leave, and fails then."""
+
+    def __init__(self):
+        self.inside, self.leave = threading.Event(), threading.Event()
+        self.error = ValueError("mine")
+
+    def __call__(self):
+        self.inside.set()
+        self.leave.wait(PATIENCE)
+        raise self.error
+
+
 def test_close_waits_for_what_the_executor_has_begun_whose_errors_are_told(pooled, errors):
-    inside, leave = threading.Event(), threading.Event()
-    error = ValueError("mine")
-
-    def late():
-        inside.set()
-        leave.wait(PATIENCE)
-        raise error
-
+    late = Late()
     timer = AfterFunc(0, late, heap=pooled)
-    assert inside.wait(PATIENCE)
+    assert late.inside.wait(PATIENCE)
     closing = Background(pooled.close)
     wait_until(lambda: pooled.closed)
     time.sleep(0.02)
     assert closing.running
-    leave.set()
+    late.leave.set()
     closing.result()
-    assert errors == [(error, timer)]
+    assert errors == [(late.error, timer)]
 
 
 def test_a_close_with_a_timeout_does_not_wait_longer_for_the_executor(pooled, errors):
     """And what it did not wait for is told of all the same, by the hook that the heap had."""
-    inside, leave = threading.Event(), threading.Event()
-    error = ValueError("mine")
-
-    def late():
-        inside.set()
-        leave.wait(PATIENCE)
-        raise error
-
+    late = Late()
     timer = AfterFunc(0, late, heap=pooled)
-    assert inside.wait(PATIENCE)
+    assert late.inside.wait(PATIENCE)
     for timeout in (0, 0.02):
         with pytest.raises(TimeoutError):
             pooled.close(timeout)
@@ -116,26 +115,19 @@ def test_a_close_with_a_timeout_does_not_wait_longer_for_the_executor(pooled, er
     closing = Background(pooled.close, PATIENCE)
     time.sleep(0.02)
     assert closing.running
-    leave.set()
+    late.leave.set()
     closing.result()
-    assert errors == [(error, timer)]
+    assert errors == [(late.error, timer)]
 
 
 def test_an_error_goes_to_the_hook_that_the_heap_has_by_then(pooled, errors):
-    inside, leave, later = threading.Event(), threading.Event(), []
-    error = ValueError("mine")
-
-    def late():
-        inside.set()
-        leave.wait(PATIENCE)
-        raise error
-
+    late, later = Late(), []
     timer = AfterFunc(0, late, heap=pooled)
-    assert inside.wait(PATIENCE)
+    assert late.inside.wait(PATIENCE)
     pooled.on_error = lambda *args: later.append(args)
-    leave.set()
+    late.leave.set()
     wait_until(lambda: later)
-    assert (errors, later) == ([], [(error, timer)])
+    assert (errors, later) == ([], [(late.error, timer)])
 
 
 def test_close_calls_off_what_the_executor_has_not_begun():
