@@ -209,7 +209,6 @@ cdef inline bint postpone_record(th_core* c, th_timer* t, int64_t when, arming* 
     cdef bint armed
     debug_check(c)
     a.was = armed = pending(c, t)
-    a.first = a.cleared = False
     if armed and t.state == TH_ARMED:
         postpone(c, t, when)
     elif armed:
@@ -221,9 +220,20 @@ cdef inline bint postpone_record(th_core* c, th_timer* t, int64_t when, arming* 
 
 cdef bint rearm_periodic(th_core* c, th_timer* t, int64_t when, int64_t period, bint revive, arming* a) noexcept nogil:
     """Timer.reset, and without revive Timer.postpone, of a periodic timer: as rearm_record and postpone_record."""
-    cdef bint armed = rearm_record(c, t, when, a) if revive else postpone_record(c, t, when, a)
+    cdef bint armed
+    debug_check(c)
+    a.was = pending(c, t)
+    a.cleared = t.func == NULL
+    armed = not c.closed and not a.cleared and (a.was or revive)
+    if armed and t.flags & TH_KEYED:
+        postpone(c, t, when)
+    elif armed:
+        armed = enter_anew(c, t, when)
     if armed:
         th_periodic_of(t).period = period
+    a.wake = armed and precedes_wake(c, when)
+    a.first = armed and not a.was and c.live == 1
+    debug_check(c)
     return armed
 
 

@@ -24,14 +24,14 @@ cdef inline int lock_to_arm(TimerHeap heap, PyObject* handle, bint owns, int64_t
             decref(handle)
 
 
-cdef inline void unlock_armed(TimerHeap heap, arming* a) noexcept:
+cdef inline void unlock_armed(th_core* c, PyObject* heap, arming* a) noexcept:
     """Give M back after an arming, or one that was refused: the worker is woken, and the heap holds itself, where a
     says so."""
-    th_unlock(heap.core)
+    th_unlock(c)
     if a.wake:
-        th_signal(heap.core)
+        th_signal(c)
     if a.first:
-        hold(heap.core, <PyObject*>heap)
+        hold(c, heap)
 
 
 cdef int refuse_rearming(TimerHeap heap, arming* a) except -1:
@@ -49,7 +49,7 @@ cdef inline int arm(TimerHeap heap, PyObject* handle, th_timer* t, int64_t ns) e
     cdef bint armed
     lock_to_arm(heap, handle, FREE_THREADED, ns, &when)
     armed = arm_record(c, t, when, &a)
-    unlock_armed(heap, &a)
+    unlock_armed(c, <PyObject*>heap, &a)
     if not armed:
         if FREE_THREADED:
             decref(handle)
@@ -82,7 +82,7 @@ cdef object rearm(Timer self, int64_t ns):
         disown(self)
     lock_to_arm(heap, <PyObject*>self, FREE_THREADED, ns, &when)
     armed = rearm_record(c, t, when, &a)
-    unlock_armed(heap, &a)
+    unlock_armed(c, <PyObject*>heap, &a)
     if FREE_THREADED and (a.was or not armed):
         decref(<PyObject*>self)             # the heap has its reference already, or needs none
     if not armed:
@@ -107,7 +107,7 @@ cdef object rearm_grid(Timer self, int64_t ns, bint revive):
         when = th_deadline(th_now(c), ns)
         th_lock(c)                          # what is pending has a worker, or will have one, and is the heap's
     armed = rearm_periodic(c, &self.t, when, ns, revive, &a)
-    unlock_armed(heap, &a)
+    unlock_armed(c, <PyObject*>heap, &a)
     if revive and (a.was or not armed):
         decref(<PyObject*>self)             # the heap has its reference already, or needs none
     if not armed and (revive or a.was):
@@ -130,7 +130,9 @@ cdef object rearm_pending(Timer self, int64_t ns):
     when = th_deadline(th_now(c), ns)
     th_lock(c)
     armed = postpone_record(c, t, when, &a)
-    unlock_armed(self.heap, &a)
+    th_unlock(c)
+    if a.wake:
+        th_signal(c)
     if a.was and not armed:
         refuse(self.heap)
     return armed
