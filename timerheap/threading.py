@@ -46,7 +46,7 @@ from threading import ExceptHookArgs, current_thread
 from typing import Any, Final, NoReturn, SupportsFloat, SupportsIndex, cast
 from weakref import ref
 
-from timerheap._core import AfterFunc, TimerHeap
+from timerheap._core import AfterFunc, TimerHeap, be_watched, listed_threads
 from timerheap._core import Timer as _Handle
 
 __all__ = ["Timer", "install", "uninstall"]
@@ -438,14 +438,14 @@ class Timer(_Standard):
         """On the worker: be the current thread, and do what its run() would do at the end of the wait."""
         with _home.lock:  # start() has it until it knows the handle
             timer = self._th_timer
-        listed = _listed_threads()
+        listed = listed_threads()
         ident = threading.get_ident()
         worker = listed.get(ident)
         self._ident = ident
         self._native_id = threading.get_native_id()
         listed[ident] = self
         try:
-            _be_watched()
+            be_watched()
             if error is not None:
                 _report(self, error)
             elif not self._th_is_set():
@@ -465,21 +465,6 @@ class Timer(_Standard):
 
 
 # ---- on the worker ---------------------------------------------------------------------------------------------------
-
-
-def _listed_threads() -> dict[int, threading.Thread]:
-    """What threading.enumerate() lists, by thread; an empty dict should it be kept otherwise one day."""
-    listed = getattr(threading, "_active", None)
-    return listed if type(listed) is dict else {}
-
-
-def _be_watched() -> None:
-    """By the trace and profile functions that are set for all threads, and by no others: as a thread that begins."""
-    trace, profile = threading.gettrace(), threading.getprofile()
-    if profile is not None or sys.getprofile() is not None:
-        sys.setprofile(profile)
-    if trace is not None or sys.gettrace() is not None:
-        sys.settrace(trace)
 
 
 def _report(timer: Timer, exc: BaseException) -> None:
@@ -508,7 +493,7 @@ _forking = _Forking()
 def _before_fork() -> None:
     """A function of a timer forks: its thread will be the main thread of the child, which threading makes of a thread
     that it does not know."""
-    listed = _listed_threads()
+    listed = listed_threads()
     timer = listed.get(threading.get_ident())
     _forking.timer = timer if isinstance(timer, Timer) and timer._th_phase is _home else None
     if _forking.timer is not None:
@@ -518,7 +503,7 @@ def _before_fork() -> None:
 def _after_fork_in_parent() -> None:
     timer, _forking.timer = _forking.timer, None
     if timer is not None:
-        _listed_threads()[threading.get_ident()] = timer
+        listed_threads()[threading.get_ident()] = timer
 
 
 def _after_fork_in_child() -> None:

@@ -88,7 +88,7 @@ cdef object new_worker(TimerHeap heap):
     return worker
 
 
-cdef dict listed_threads():
+cpdef dict listed_threads():
     """What threading.enumerate() lists, by thread; an empty dict should it be kept otherwise one day."""
     listed = getattr(threading, "_active", None)
     return listed if type(listed) is dict else {}
@@ -106,6 +106,15 @@ def unlist_worker(worker):
             del listed[ident]
 
 
+def be_watched():
+    """By the trace and profile functions that are set for all threads, and by no others: as a thread that begins."""
+    trace, profile = threading.gettrace(), threading.getprofile()
+    if profile is not None or sys.getprofile() is not None:
+        set_profile(profile)
+    if trace is not None or sys.gettrace() is not None:
+        set_trace(trace)
+
+
 def settle_in(worker):
     """In the new thread: be found under whatever number threading has for it (greenlets have their own), and be watched
     by the trace and profile functions that are set for all threads."""
@@ -113,11 +122,7 @@ def settle_in(worker):
     ident = threading.get_ident()
     if ident != worker._ident:
         listed_threads()[ident] = listed_threads().pop(worker._ident)
-    trace, profile = threading.gettrace(), threading.getprofile()
-    if profile is not None:
-        set_profile(profile)
-    if trace is not None:
-        set_trace(trace)
+    be_watched()
 
 
 cdef void courtesy(object func, PyObject* worker) noexcept:
