@@ -92,6 +92,27 @@ def test_a_fork_beside_the_worker_alone_warns_of_nothing():
     """)
 
 
+def test_a_fork_waits_for_a_callback_that_is_about_to_end():
+    """Which has told the program that it may fork. Not for one that takes long: of that newer Pythons warn."""
+    run_fork("""
+    import time, warnings
+
+    def fork_in(delay):
+        begun = threading.Event()
+        end = time.monotonic() + delay
+        AfterFunc(0, lambda: (begun.set(), time.sleep(delay)) and None)
+        assert begun.wait(10)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            assert forked(lambda: None) == 0
+        time.sleep(max(0, end - time.monotonic()))
+        return len(told)
+
+    assert sum(fork_in(0.002) for _ in range(20)) < 10
+    assert fork_in(2) == (sys.version_info >= (3, 12))
+    """)
+
+
 def test_fork_inside_a_callback():
     """There are two threads then, the main one and the worker, of which newer Pythons warn with reason."""
     run_fork("""

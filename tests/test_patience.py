@@ -467,6 +467,7 @@ def test_a_fork_beside_a_parked_standby_warns_of_nothing():
             fire()
             while heap.stats()["threads"] != 2:
                 time.sleep(0.001)
+            time.sleep(0.05)            # the worker is in no callback any more
             pid = os.fork()
             if pid == 0:
                 assert heap.stats()["threads"] == 0

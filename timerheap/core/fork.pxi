@@ -4,8 +4,11 @@
 # here is what takes Python. CPython from 3.12 on warns of a fork beside other threads. So there, where the forking
 # thread is the only one beside the workers, each worker that is in no callback leaves first, all of them at the same
 # time: os.fork() then has nothing to warn of. With more threads, or with an older Python, that would be waiting for
-# nothing. In the parent the workers that have something to fire come back by a pending call, after os.fork() has
-# counted the threads.
+# nothing. A callback that is about to end is waited for: whoever forks has often just been told by it that he can. In
+# the parent the workers that have something to fire come back by a pending call, after os.fork() has counted the threads.
+
+cdef enum:
+    FORK_GRACE = 50000000       # ns a fork waits for callbacks to end
 
 cdef list paused = []           # strong references: heaps whose workers have left for a fork
 cdef bint FORKS_WARN = sys.version_info >= (3, 12)
@@ -31,6 +34,11 @@ def before_fork():
         others -= heap.core.running and not heap.core.manual
     if others > 0:
         return
+    left = th_monotonic() + FORK_GRACE
+    for heap in heaps:
+        while heap.core.firing and th_monotonic() < left:
+            with nogil:
+                th_pause(FORK_GRACE // 500)
     for heap in heaps:
         leaving = posts_of(heap)        # before they can have left
         th_lock(heap.core)
