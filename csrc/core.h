@@ -224,6 +224,19 @@ static inline void th_unlock(th_core *c)
     pthread_mutex_unlock(&c->mutex);
 }
 
+/* In M's place, where the GIL alone guards a heap. */
+static inline void th_lock_alone(th_core *c)
+{
+    (void)c;
+    th_note_held(&c->holder);
+}
+
+static inline void th_unlock_alone(th_core *c)
+{
+    th_assert_held(c);
+    th_note_free(&c->holder);
+}
+
 /* Between two slices of long work: a mutex is not fair, so step back until those who wait have been in. Bounded:
  * a caller that was preempted must not stop the worker for longer than it takes to give it the processor. */
 static inline void th_yield_lock(th_core *c)

@@ -21,6 +21,8 @@
  *                     or a signal                                                    the clock
  *   TH_SIGNALS_EVERY  how long a wait may go by itself  1 s                          50 ms
  *                     until signals are looked for
+ *   th_epoll_wait     epoll_wait, to the nanosecond     epoll_pwait2, else           none: TH_EPOLL is 0
+ *                                                       epoll_wait, rounded up
  *   th_slack          ns by which the system may be     prctl(PR_..._TIMERSLACK)     0, and nothing
  *   th_set_slack      late to wake this thread
  *   th_move_pages     a mapping resized, bytes kept     mremap: page tables move     cut in place, or copied

@@ -10,3 +10,12 @@ cdef extern from "platform.h" nogil:
     int th_await_word(const uint32_t* word, uint32_t value, int64_t deadline)
     int th_sleep_until(int64_t deadline)
     void th_pause(int64_t ns)
+    const bint HAS_EPOLL "TH_EPOLL"
+    struct th_epoll_data "epoll_data":
+        int fd
+    struct epoll_event:
+        uint32_t events
+        th_epoll_data data
+    const uint32_t EPOLLIN
+    const uint32_t EPOLLOUT
+    int th_epoll_wait(int fd, epoll_event* events, int most, int64_t ns)

@@ -3,6 +3,7 @@
 #define TIMERHEAP_PLATFORM_LINUX_H
 
 #include <linux/futex.h>
+#include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
@@ -30,6 +31,27 @@ static inline int th_sleep_until(int64_t deadline)
 {
     struct timespec ts = th_timespec(deadline);
     return clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL) == EINTR ? EINTR : 0;
+}
+
+#define TH_EPOLL 1
+
+#ifndef SYS_epoll_pwait2
+#define SYS_epoll_pwait2 441 /* Linux 5.11; the same on all architectures */
+#endif
+
+/* epoll_wait for ns, or for ever where that is negative; to the millisecond, rounded up, where the kernel is older. */
+static inline int th_epoll_wait(int fd, struct epoll_event *events, int most, int64_t ns)
+{
+    static int too_old;
+    int64_t ms = ns < 0 ? -1 : ns / 1000000 + (ns % 1000000 != 0);
+    if (!too_old) {
+        struct timespec ts = {.tv_sec = ns / TH_NS_PER_S, .tv_nsec = ns % TH_NS_PER_S};
+        long n = syscall(SYS_epoll_pwait2, fd, events, most, ns < 0 ? NULL : &ts, NULL, 0);
+        if (n >= 0 || (errno != ENOSYS && errno != EPERM))
+            return (int)n;
+        too_old = 1;
+    }
+    return epoll_wait(fd, events, most, ms > INT32_MAX ? INT32_MAX : (int)ms);
 }
 
 /* Of the calling thread, ns; 0 where the kernel does not tell. It is 50 us unless told otherwise. */

@@ -3,6 +3,24 @@
 #define TIMERHEAP_PLATFORM_POSIX_H
 
 /* No signal ends a wait for a word. */
+#define TH_EPOLL 0 /* selectors wait by Python's own */
+
+struct epoll_event {
+    uint32_t events;
+    struct {
+        int fd;
+    } data;
+};
+
+enum { EPOLLIN = 1, EPOLLOUT = 4 };
+
+static inline int th_epoll_wait(int fd, struct epoll_event *events, int most, int64_t ns)
+{
+    (void)fd, (void)events, (void)most, (void)ns;
+    errno = ENOSYS;
+    return -1;
+}
+
 #define TH_SIGNALS_EVERY (TH_NS_PER_S / 20)
 
 #define TH_MAP_LAZY 0

@@ -91,12 +91,17 @@ enum {
     TH_KEYED = 1 << 6,      /* keys[pos] points here */
     TH_RISING = 1 << 7,     /* core.risers points here */
     TH_PERIODIC = 1 << 8,   /* args is a th_block with a th_periodic before it; the heap holds the handle while armed */
+    /* Of the handles of event loops alone, see loop_handles.pxi: */
+    TH_CANCELLED = 1 << 9,  /* cancel() was called */
+    TH_COPIED = 1 << 10,    /* the context is a copy, made for this handle */
+    TH_HIDDEN = 1 << 11,    /* untracked, and so is such a context */
+    TH_CALLING = 1 << 12,   /* its callback has begun and not returned */
 };
 
 typedef struct th_timer {
     uint32_t pos;   /* index of this timer's key while TH_KEYED; guard M */
     uint16_t state; /* TH_IDLE, TH_ARMED, TH_DUE; guard M, see above */
-    uint16_t flags; /* TH_ARGS_ONE ... TH_PERIODIC; guard M after the record is made */
+    uint16_t flags; /* TH_ARGS_ONE ... TH_CALLING; guard M after the record is made */
     int64_t when;   /* deadline of the current arming, ns on the heap's clock; guard M */
     uint64_t seq;   /* number of the current arming, heap-wide, from 1: equal deadlines go by it; guard M, see th_seq */
     void *func;     /* PyObject *, owned; what to call. Written when made and when cleared (GIL; without one: M) */

@@ -14,6 +14,10 @@ cdef extern from "timer.h" nogil:
         TH_KEYED
         TH_RISING
         TH_PERIODIC
+        TH_CANCELLED
+        TH_COPIED
+        TH_HIDDEN
+        TH_CALLING
     ctypedef struct th_timer:
         uint32_t pos
         uint16_t state

@@ -9,6 +9,7 @@ from core cimport *
 from fork cimport *
 from gil cimport *
 from interpreter cimport *
+from loop cimport *
 from pages cimport *
 from platform cimport *
 from post cimport *
@@ -50,3 +51,24 @@ cdef class Channel:
 @cython.no_gc
 cdef class Ticker:
     cdef Channel channel
+
+
+cdef class LoopTimers:
+    cdef th_loop* loop
+    cdef readonly object owner  # the event loop
+    cdef readonly bint closed
+    cdef bint native_clock    # its time() is asyncio's own
+    cdef unsigned int version # of its type, when that was looked at
+    cdef dict attributes      # the loop's
+    cdef dict time_module, base_module
+    cdef object time, monotonic
+    cdef object __weakref__
+
+
+@cython.final
+cdef class LoopHandle:
+    cdef LoopTimers timers
+    cdef th_timer t
+    cdef PyObject* context
+    cdef PyObject* notes
+    cdef object __weakref__

@@ -56,10 +56,13 @@ the parts that work on objects stand above those that make them; and timerproc, 
     ticker.pxi        Ticker, tick
     select.pxi        select, sleep
     manual.pxi        ManualHeap, and what it shows the collector
+    loop_handles.pxi  the handles of an event loop's timers
+    loop_timers.pxi   LoopTimers, the timers of an event loop                   <- the loop calls back
     finish.pxi        slots, signatures, hooks
 """
 
 from cpython.object cimport Py_GT, PyObject, PyTypeObject, destructor, inquiry, traverseproc, visitproc
+from libc.errno cimport errno
 from libc.math cimport INFINITY
 from libc.stdint cimport INT64_MIN, int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport fprintf, stderr
@@ -77,6 +80,7 @@ cimport cython
 
 DEBUG = bool(DEBUG_BUILD)
 PORTABLE = bool(PORTABLE_BUILD)     # by POSIX alone, see csrc/platform.h
+EPOLL = bool(HAS_EPOLL)
 
 include "core/heap.pxi"
 include "core/check.pxi"
@@ -105,4 +109,6 @@ include "core/afterfunc.pxi"
 include "core/ticker.pxi"
 include "core/select.pxi"
 include "core/manual.pxi"
+include "core/loop_handles.pxi"
+include "core/loop_timers.pxi"
 include "core/finish.pxi"

@@ -126,8 +126,25 @@ cdef int finish_channel_types() except -1:
     return 0
 
 
+cdef int finish_loop_types() except -1:
+    global loop_fields_traverse, loop_fields_clear
+    cdef PyTypeObject* handle = <PyTypeObject*>LoopHandle
+    cdef PyTypeObject* timers = <PyTypeObject*>LoopTimers
+    assert handle.tp_basicsize == TH_LOOP_HANDLE_SIZE
+    handle.tp_dealloc = <destructor><void*>loop_handle_dealloc
+    handle.tp_traverse = <traverseproc><void*>loop_handle_traverse
+    handle.tp_clear = <inquiry><void*>loop_handle_clear
+    forbid_new(handle)
+    loop_fields_traverse = <int (*)(PyObject*, visitproc, void*) noexcept>timers.tp_traverse
+    loop_fields_clear = <int (*)(PyObject*) noexcept>timers.tp_clear
+    timers.tp_traverse = <traverseproc><void*>loop_timers_traverse
+    timers.tp_clear = <inquiry><void*>loop_timers_clear
+    return 0
+
+
 finish_timer_type()
 finish_channel_types()
+finish_loop_types()
 reveal_timers(ManualHeap)
 heap_init_unchecked = change_init(<PyTypeObject*>TimerHeap, heap_init)
 manual_init_unchecked = change_init(<PyTypeObject*>ManualHeap, manual_init)

@@ -97,6 +97,18 @@ cdef inline void drop_call(void* func, void* args, uint16_t flags) noexcept:
     xdecref(func)
 
 
+cdef tuple items_of_call(void* args, uint16_t flags):
+    """The arguments of a record."""
+    cdef th_block* block
+    cdef size_t i
+    if args == NULL:
+        return ()
+    if flags & TH_ARGS_ONE:
+        return (<object><PyObject*>args,)
+    block = <th_block*>args
+    return tuple([<object><PyObject*>block.items[i] for i in range(block.nargs)])
+
+
 cdef int visit_call(th_timer* t, visitproc visit, void* arg) noexcept:
     """Show what a record owns."""
     cdef th_block* block

@@ -114,6 +114,15 @@ static int64_t th_interpreter_id(PyInterpreterState *interpreter)
 #define th_set_alloc(type, alloc) ((type)->tp_alloc = (alloc))
 #define th_set_iter(type, iter) ((type)->tp_iter = (iter))
 
+#define th_forbid_new(type) ((type)->tp_new = NULL)
+
+/* A number that changes with the type of o, and with what is set in its class or in a base; 0 when it has none now.
+ * Assigned by looking something up. */
+static inline unsigned int th_type_version(PyObject *o)
+{
+    return Py_TYPE(o)->tp_version_tag;
+}
+
 static inline vectorcallfunc th_change_vectorcall(PyTypeObject *type, vectorcallfunc to)
 {
     vectorcallfunc was = type->tp_vectorcall;
@@ -236,21 +245,23 @@ static inline int th_may_suspend(PyObject *o)
 TH_THREAD int th_depth;       /* releases of handles nested in this thread */
 TH_THREAD PyObject *th_later; /* handles put off because of that, linked through t.when */
 
-/* The memory of Timer handles, collector header included. malloc's own page is small and the collector's
+/* The memory of handles, collector header included. malloc's own page is small and the collector's
  * allocator counts: handles have a slab instead, which leaves the collector's layout as it expects it, the two
  * links right before the object. A handle is not counted towards the next collection; a cycle through one has
  * another container in it, which is. That layout is looked at once (th_examine_header), and where it is another one
  * CPython gives the memory. So it does without a GIL, where the collector finds its objects by their memory, and
  * for AddressSanitizer, which knows the memory of malloc. */
 #define TH_TIMER_SIZE (sizeof(PyObject) + sizeof(void *) + sizeof(th_timer)) /* object, heap, record */
+#define TH_LOOP_HANDLE_SIZE (TH_TIMER_SIZE + 3 * sizeof(void *)) /* and context, notes, weak references */
 
 #if TH_FREE_THREADED || TH_ADDRESS_SANITIZER
-#define th_new_timer(type) ((PyObject *)PyObject_GC_New(PyObject, type))
-#define th_del_timer(o) PyObject_GC_Del(o)
+#define th_new_object(slab, type, size) ((PyObject *)PyObject_GC_New(PyObject, type))
+#define th_del_object(slab, o, size) PyObject_GC_Del(o)
 #define th_examine_header(type, bytes) ((void)(bytes))
 #else
-static th_slab th_handles; /* guard: the GIL */
-static int th_foreign;     /* the collector's header is not as it is made here */
+static th_slab th_handles;      /* of Timers; guard: the GIL */
+static th_slab th_loop_handles; /* of event loops' handles; guard: the GIL */
+static int th_foreign;          /* the collector's header is not as it is made here */
 
 /* bytes: the size of the header, as Python tells it. Followed through the life of one object of the type, which is
  * laid out as it shall be. */
@@ -274,25 +285,31 @@ static void th_examine_header(PyTypeObject *type, Py_ssize_t bytes)
     th_foreign = !good;
 }
 
-static inline PyObject *th_new_timer(PyTypeObject *type)
+/* An object of the type, of so many bytes: not tracked, and nothing set behind its header. */
+static inline PyObject *th_new_object(th_slab *slab, PyTypeObject *type, size_t size)
 {
     if (th_foreign)
         return (PyObject *)PyObject_GC_New(PyObject, type);
-    uint64_t *slot = th_slab_alloc(&th_handles, TH_COLLECTOR_BYTES + TH_TIMER_SIZE);
+    uint64_t *slot = th_slab_alloc(slab, TH_COLLECTOR_BYTES + size);
     if (slot == NULL)
         return PyErr_NoMemory();
     slot[0] = slot[1] = 0; /* not tracked */
     return PyObject_Init((PyObject *)(slot + 2), type);
 }
 
-static inline void th_del_timer(PyObject *o)
+static inline void th_del_object(th_slab *slab, PyObject *o, size_t size)
 {
     if (th_foreign)
         PyObject_GC_Del(o);
     else
-        th_slab_free(&th_handles, (char *)o - TH_COLLECTOR_BYTES, TH_COLLECTOR_BYTES + TH_TIMER_SIZE);
+        th_slab_free(slab, (char *)o - TH_COLLECTOR_BYTES, TH_COLLECTOR_BYTES + size);
 }
 #endif
+
+#define th_new_timer(type) th_new_object(&th_handles, type, TH_TIMER_SIZE)
+#define th_del_timer(o) th_del_object(&th_handles, o, TH_TIMER_SIZE)
+#define th_new_loop_handle(type) th_new_object(&th_loop_handles, type, TH_LOOP_HANDLE_SIZE)
+#define th_del_loop_handle(o) th_del_object(&th_loop_handles, o, TH_LOOP_HANDLE_SIZE)
 
 /* tp_alloc: cleared, and not tracked either. */
 static PyObject *th_alloc_timer(PyTypeObject *type, Py_ssize_t items)

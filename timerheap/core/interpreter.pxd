@@ -32,6 +32,8 @@ cdef extern from "interpreter.h":
     initproc change_init "th_change_init"(PyTypeObject* type, initproc to)
     PyObject* change_mro "th_change_mro"(PyTypeObject* type, PyObject* to)
     PyObject** tuple_items "th_tuple_items"(PyObject* t)
+    void forbid_new "th_forbid_new"(PyTypeObject* type)
+    unsigned int type_version "th_type_version"(PyObject* o)
     bint has_float "th_has_float"(object o)
     bint may_suspend "th_may_suspend"(PyObject* o)
     int raise_pending "th_raise_pending"() except -1
@@ -52,11 +54,15 @@ cdef extern from "Python.h":
     PyObject* call_one "PyObject_CallOneArg"(PyObject* func, PyObject* arg)
     PyObject* call_many "PyObject_Vectorcall"(PyObject* func, PyObject** args, size_t n, PyObject* kwnames)
     PyObject* PyContext_New()
+    PyObject* PyContext_CopyCurrent()
     int PyContext_Enter(PyObject* context)
     int PyContext_Exit(PyObject* context)
     bint PyContext_CheckExact(PyObject* o)
     Py_ssize_t PyObject_Size(PyObject* o)
     bint PyCallable_Check(PyObject* o)
+    void clear_weak_references "PyObject_ClearWeakRefs"(PyObject* o)
+    void raise_errno "PyErr_SetFromErrno"(PyObject* kind) except *
+    PyObject* dict_get "PyDict_GetItemWithError"(dict d, object key) noexcept   # borrowed; keys are str: no error
     void gc_track "PyObject_GC_Track"(PyObject* o)
     void gc_untrack "PyObject_GC_UnTrack"(PyObject* o)
     bint PyFloat_CheckExact(object o)

@@ -186,21 +186,13 @@ cdef object called(Timer self):
 
 cdef tuple arguments_of(Timer self):
     """What a function timer calls it with; () where called() is None."""
-    cdef th_block* block
-    cdef PyObject* args
-    cdef uint16_t flags = th_fixed_flags(&self.t)
-    cdef size_t i
+    cdef void* args
     if FREE_THREADED:
         th_lock(self.heap.core)
-    args = <PyObject*>self.t.args           # NULL once the collector has cleared the timer
+    args = self.t.args                      # NULL once the collector has cleared the timer
     if FREE_THREADED:
         th_unlock(self.heap.core)
-    if args == NULL:
-        return ()
-    if flags & TH_ARGS_ONE:
-        return (<object>args,)
-    block = <th_block*>args
-    return tuple([<object><PyObject*>block.items[i] for i in range(block.nargs)])
+    return items_of_call(args, th_fixed_flags(&self.t))
 
 
 cdef str time_left(Timer self):

@@ -1,0 +1,27 @@
+from cpython.object cimport PyObject, PyTypeObject
+from libc.stdint cimport int64_t
+
+from core cimport th_core
+from timer cimport th_timer
+
+cdef extern from "loop.h" nogil:
+    ctypedef struct th_loop:
+        th_core core
+        size_t hidden
+        int running
+        int debug
+        int planning
+    ctypedef struct th_loop_handle:
+        PyObject* timers
+        th_timer t
+        PyObject* context
+        PyObject* notes
+        PyObject* weak
+    const Py_ssize_t TH_LOOP_HANDLE_SIZE
+    th_loop_handle* th_handle_of_loop(th_timer* t)
+    int64_t th_key_of_double(double when)
+    double th_double_of_key(int64_t key)
+
+cdef extern from "loop.h":
+    PyObject* th_new_loop_handle(PyTypeObject* type)
+    void th_del_loop_handle(PyObject* o)

@@ -1,0 +1,352 @@
+# The handles that an event loop's call_later and call_at return, and what becomes of them.
+#
+# A LoopHandle is what programs know as asyncio.TimerHandle: it has its attributes and methods, and isinstance says so,
+# by __class__. A real subclass would carry 80 bytes of slots. It is 88 bytes of object over a 16-byte collector header:
+# its LoopTimers, the 40-byte record, the context, and two fields that are mostly empty.
+#
+# Life. It is armed once, when it is made. The heap owns a reference to it as long as it is ARMED, or a run entry points
+# at it (TH_PINNED): so a handle that nobody keeps fires all the same, and one that dies has at most a dead key, which
+# is left to the tomb. cancel() lets go of function and arguments at once.
+#
+# The collector. As long as its loop runs, an armed handle is a root, and hidden: neither it nor the copy of the context
+# that was made for it is tracked, and LoopTimers does not show its handles. So a million of them cost a collection
+# nothing. When the loop has stopped, what is hidden is shown, and LoopTimers shows what it owns: a loop that is dropped
+# goes with all that is armed on it. A handle that was hidden and has come to its end is tracked if somebody still holds
+# it; a context is before its last reference goes, for CPython takes it for tracked then. Without a GIL everything is
+# tracked, for the reasons in handles.pxi.
+#
+# Lock. Under a GIL a loop's heap needs no mutex: nobody but threads that have the GIL ever looks at it. Without one it
+# has M, as any other.
+
+cdef inline void enter_loop(th_core* c) noexcept:
+    """Begin to change a loop's heap."""
+    if FREE_THREADED:
+        th_lock(c)
+    else:
+        th_lock_alone(c)
+
+
+cdef inline void leave_loop(th_core* c) noexcept:
+    if FREE_THREADED:
+        th_unlock(c)
+    else:
+        th_unlock_alone(c)
+
+
+cdef inline th_loop* loop_of(th_loop_handle* h) noexcept:
+    return (<LoopTimers>h.timers).loop
+
+
+# ---- the collector --------------------------------------------------------------------------------------------------
+
+cdef inline void hide(th_loop_handle* h, th_loop* loop) noexcept:
+    """h is new, and was never tracked."""
+    h.t.flags |= TH_HIDDEN
+    loop.hidden += 1
+    if h.t.flags & TH_COPIED:
+        gc_untrack(h.context)
+
+
+cdef inline void unhide(th_loop_handle* h) noexcept:
+    """Before anything else is done with the context."""
+    loop_of(h).hidden -= 1
+    h.t.flags &= <uint16_t>~TH_HIDDEN
+    if h.t.flags & TH_COPIED:
+        gc_track(h.context)
+
+
+cdef void show(th_loop_handle* h) noexcept:
+    unhide(h)
+    gc_track(<PyObject*>h)
+
+
+cdef inline void give_up(th_loop_handle* h) noexcept:
+    """The heap's reference goes."""
+    if h.t.flags & TH_HIDDEN and refcount(h) > 1:
+        show(h)
+    decref(h)
+
+
+cdef int loop_handle_traverse(PyObject* self, visitproc visit, void* arg) noexcept:
+    cdef th_loop_handle* h = <th_loop_handle*>self
+    cdef int result = visit(h.timers, arg) if h.timers != NULL else 0
+    if result == 0 and h.context != NULL:
+        result = visit(h.context, arg)
+    if result == 0 and h.notes != NULL:
+        result = visit(h.notes, arg)
+    return result if result else visit_call(&h.t, visit, arg)
+
+
+cdef void drop_loop_call(th_loop_handle* h) noexcept:
+    cdef void* func
+    cdef void* args
+    if FREE_THREADED:
+        th_lock(&loop_of(h).core)
+    func = h.t.func
+    args = h.t.args
+    h.t.func = h.t.args = NULL
+    if FREE_THREADED:
+        th_unlock(&loop_of(h).core)
+    drop_call(func, args, th_fixed_flags(&h.t))
+
+
+cdef int loop_handle_clear(PyObject* self) noexcept:
+    """Not its LoopTimers: methods of a cleared handle may still be called by finalizers."""
+    drop_loop_call(<th_loop_handle*>self)
+    return 0
+
+
+# ---- the end of a handle --------------------------------------------------------------------------------------------
+
+cdef int loop_depth                 # releases of handles within one another
+cdef PyObject* loop_later           # handles put off because of that, linked through t.when
+
+
+cdef void release_loop_handle(th_loop_handle* h) noexcept:
+    cdef PyObject* timers = h.timers
+    if h.t.flags & TH_HIDDEN:
+        unhide(h)
+    drop_call(h.t.func, h.t.args, h.t.flags)
+    xdecref(h.context)
+    xdecref(h.notes)
+    th_del_loop_handle(<PyObject*>h)
+    xdecref(timers)
+
+
+cdef void loop_handle_dealloc(PyObject* self) noexcept:
+    """tp_dealloc. A chain of handles, each the last holder of the next, is released one after another from NESTING
+    on."""
+    global loop_depth, loop_later
+    cdef th_loop_handle* h = <th_loop_handle*>self
+    gc_untrack(self)
+    if h.weak != NULL:
+        clear_weak_references(self)
+    if th_flags(&h.t) & (TH_KEYED | TH_RISING):
+        enter_loop(&loop_of(h).core)
+        entomb(&loop_of(h).core, &h.t)
+        leave_loop(&loop_of(h).core)
+    if FREE_THREADED:
+        release_loop_handle(h)
+        return
+    if loop_depth == NESTING:
+        h.t.when = <int64_t><size_t>loop_later
+        loop_later = self
+        return
+    loop_depth += 1
+    release_loop_handle(h)
+    while loop_depth == 1 and loop_later != NULL:
+        h = <th_loop_handle*>loop_later
+        loop_later = <PyObject*><size_t>h.t.when
+        release_loop_handle(h)
+    loop_depth -= 1
+
+
+# ---- states ---------------------------------------------------------------------------------------------------------
+
+cdef th_loop_handle* new_loop_handle(LoopTimers timers, double when) except NULL:
+    """Never armed, untracked, calling nothing."""
+    cdef PyObject* o = th_new_loop_handle(<PyTypeObject*>LoopHandle)
+    cdef th_loop_handle* h = <th_loop_handle*>o
+    if o == NULL:
+        raise MemoryError()
+    incref(<PyObject*>timers)
+    h.timers = <PyObject*>timers
+    memset(&h.t, 0, sizeof(th_timer))
+    h.t.when = th_key_of_double(when)
+    h.context = h.notes = h.weak = NULL
+    return h
+
+
+cdef inline bint arm_loop_handle(th_loop_handle* h) except -1:
+    """IDLE -> ARMED, for a handle with its function, arguments and context. True when the loop has planned to look at
+    its heap later than that. MemoryError, and nothing has changed."""
+    cdef th_loop* loop = loop_of(h)
+    cdef arming a
+    cdef bint armed
+    enter_loop(&loop.core)
+    armed = arm_record(&loop.core, &h.t, h.t.when, &a)
+    leave_loop(&loop.core)
+    if not armed:
+        raise MemoryError()
+    incref(h)                           # the heap's
+    if not FREE_THREADED and loop.running:
+        hide(h, loop)
+    else:
+        gc_track(<PyObject*>h)
+    return a.wake
+
+
+cdef void cancel_loop_handle(th_loop_handle* h) noexcept:
+    """Whatever it was, it is IDLE now, and will call nothing. What it calls at this moment it lets go of later."""
+    cdef th_core* c = &loop_of(h).core
+    cdef bint idle, cancelled
+    cdef uint16_t flags
+    enter_loop(c)
+    th_mark(&h.t, TH_CANCELLED)
+    cancelled = stop_record(c, &h.t, &idle)
+    flags = h.t.flags
+    leave_loop(c)
+    if not flags & TH_CALLING:
+        drop_loop_call(h)
+    if cancelled and not flags & TH_PINNED:
+        give_up(h)
+
+
+cdef inline uint16_t mark_calling(th_loop_handle* h) noexcept:
+    """Its flags before."""
+    cdef uint16_t before
+    enter_loop(&loop_of(h).core)
+    before = h.t.flags
+    th_mark(&h.t, TH_CALLING)
+    leave_loop(&loop_of(h).core)
+    return before
+
+
+cdef inline void end_calling(th_loop_handle* h) noexcept:
+    cdef uint16_t flags
+    enter_loop(&loop_of(h).core)
+    th_unmark(&h.t, TH_CALLING)
+    flags = h.t.flags
+    leave_loop(&loop_of(h).core)
+    if flags & TH_CANCELLED:
+        drop_loop_call(h)
+
+
+cdef inline PyObject* call_loop_handle(th_loop_handle* h) noexcept:
+    """Call its function, in its context. A new reference, or NULL with an exception set."""
+    cdef PyObject* result = NULL
+    cdef uint16_t before = mark_calling(h)
+    if h.context == NULL:
+        result = invoke(&h.t)
+    elif PyContext_Enter(h.context) == 0:
+        result = invoke(&h.t)
+        PyContext_Exit(h.context)
+    if not before & TH_CALLING:         # else it calls itself
+        end_calling(h)
+    return result
+
+
+cdef int report_loop_error(th_loop_handle* h) except -1:
+    """What a callback has raised goes to the loop's exception handler. KeyboardInterrupt and SystemExit, of the
+    callback or of the handler, are raised."""
+    exc = take_exception()
+    if isinstance(exc, (KeyboardInterrupt, SystemExit)):
+        raise exc
+    (<LoopTimers>h.timers).report(<object><PyObject*>h, exc)
+    return 0
+
+
+@cython.final
+cdef class LoopHandle:
+    """asyncio.TimerHandle: what call_later and call_at return."""
+
+    def __init__(self):
+        raise TypeError("a timer handle is made by call_later and call_at")
+
+    @property
+    def __class__(self):
+        return self.timers.TimerHandle
+
+    def when(self):
+        """The deadline, in seconds of the loop's time."""
+        return th_double_of_key(self.t.when)
+
+    def cancel(self):
+        """Not call it, if it has not been called. No error where it has, or was cancelled before."""
+        cdef th_loop_handle* h = <th_loop_handle*><PyObject*>self
+        if h.t.flags & TH_CANCELLED:
+            return
+        if self.timers.loop.debug:
+            self.timers.note_repr(self)
+        cancel_loop_handle(h)
+
+    def cancelled(self):
+        """Whether cancel() was called."""
+        return bool(self.t.flags & TH_CANCELLED)
+
+    def get_loop(self):
+        return self.timers.owner
+
+    def _run(self):
+        cdef PyObject* result = call_loop_handle(<th_loop_handle*><PyObject*>self)
+        if result == NULL:
+            report_loop_error(<th_loop_handle*><PyObject*>self)
+        else:
+            decref(result)
+
+    @property
+    def _loop(self):
+        return self.timers.owner
+
+    @property
+    def _when(self):
+        return th_double_of_key(self.t.when)
+
+    @property
+    def _callback(self):
+        return None if self.t.flags & TH_CANCELLED or self.t.func == NULL else <object><PyObject*>self.t.func
+
+    @property
+    def _args(self):
+        if self.t.flags & TH_CANCELLED or self.t.func == NULL:
+            return None
+        return items_of_call(self.t.args, self.t.flags)
+
+    @property
+    def _context(self):
+        return None if self.context == NULL else <object>self.context
+
+    @property
+    def _cancelled(self):
+        return bool(self.t.flags & TH_CANCELLED)
+
+    @property
+    def _scheduled(self):
+        return self.t.state == TH_ARMED
+
+    @property
+    def _notes(self):
+        """In debug mode [its source traceback, its repr when it was cancelled]."""
+        return None if self.notes == NULL else <object>self.notes
+
+    @_notes.setter
+    def _notes(self, list notes):
+        cdef PyObject* before = self.notes
+        incref(<PyObject*>notes)
+        self.notes = <PyObject*>notes
+        xdecref(before)
+
+    @property
+    def _source_traceback(self):
+        return None if self.notes == NULL else (<object>self.notes)[0]
+
+    @property
+    def _repr(self):
+        return None if self.notes == NULL else (<object>self.notes)[1]
+
+    def _repr_info(self):
+        return self.timers.TimerHandle._repr_info(self)
+
+    def __repr__(self):
+        return self.timers.TimerHandle.__repr__(self)
+
+    def __hash__(self):
+        return hash(th_double_of_key(self.t.when))
+
+    def __lt__(self, other):
+        return self.timers.TimerHandle.__lt__(self, other)
+
+    def __le__(self, other):
+        return self.timers.TimerHandle.__le__(self, other)
+
+    def __gt__(self, other):
+        return self.timers.TimerHandle.__gt__(self, other)
+
+    def __ge__(self, other):
+        return self.timers.TimerHandle.__ge__(self, other)
+
+    def __eq__(self, other):
+        return self.timers.TimerHandle.__eq__(self, other)
+
+    def __reduce__(self):
+        raise TypeError("cannot copy or pickle 'TimerHandle' objects")
