@@ -20,6 +20,8 @@ import asyncio
 import selectors
 import sys
 from asyncio import base_events, coroutines, events, format_helpers
+from inspect import iscoroutinefunction
+from threading import get_ident
 from types import FunctionType
 from typing import TYPE_CHECKING
 
@@ -40,6 +42,7 @@ class _Timers(LoopTimers):
     """What is seldom asked of a loop's timers."""
 
     TimerHandle = events.TimerHandle
+    thread: int | None = None       # in which the loop runs
 
     def report(self, handle: Any, exc: BaseException) -> None:
         """What a callback has raised, as asyncio's own handles tell it."""
@@ -71,10 +74,9 @@ class _Timers(LoopTimers):
 
     def check_call(self, method: str, callback: object) -> None:
         """For debug mode."""
-        running = events._get_running_loop()
-        if running is not None and running is not self.owner:
+        if self.thread is not None and self.thread != get_ident():
             raise RuntimeError("Non-thread-safe operation invoked on an event loop other than the current one")
-        if coroutines.iscoroutine(callback) or coroutines.iscoroutinefunction(callback):
+        if coroutines.iscoroutine(callback) or iscoroutinefunction(callback):
             raise TypeError(f"coroutines cannot be used with {method}()")
         if not callable(callback):
             raise TypeError(f"a callable object was expected by {method}(), got {callback!r}")
@@ -85,6 +87,7 @@ class _NoTimers:
 
     closed = True
     debug = planning = False
+    thread: int | None = None
 
     def begin(self) -> None:
         pass
@@ -139,9 +142,16 @@ class _Planned(_Timers):
                 self.fire_watched()
             else:
                 self.fire()
+        except BaseException:
+            again = True                    # the rest shall wait for the next run_forever
+            raise
         finally:
             self.wait_for(float("inf"))
             self.ask(again)
+
+    def close(self) -> None:
+        self.planned = None
+        super().close()
 
     def fire_watched(self) -> None:
         """In debug mode: each slow callback is named."""
@@ -179,12 +189,15 @@ class _AnySelector(selectors.BaseSelector):
     def __init__(self, timers: LoopTimers, selector: selectors.BaseSelector) -> None:
         self._timers = timers
         self._selector = selector
-        self.register = selector.register  # type: ignore[method-assign]
-        self.unregister = selector.unregister  # type: ignore[method-assign]
-        self.modify = selector.modify  # type: ignore[method-assign]
-        self.get_key = selector.get_key  # type: ignore[method-assign]
-        self.get_map = selector.get_map  # type: ignore[method-assign]
-        self.close = selector.close  # type: ignore[method-assign]
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        return self._selector.register(fileobj, events, data)
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        return self._selector.unregister(fileobj)
+
+    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        return self._selector.modify(fileobj, events, data)
 
     def select(self, timeout: float | None = None) -> list[Any]:
         deadline = self._timers.next_deadline()
@@ -193,6 +206,12 @@ class _AnySelector(selectors.BaseSelector):
             timeout = left if timeout is None else min(timeout, left)
         ready = self._selector.select(timeout)
         return [*ready, *_timers_event(self._timers)] if self._timers.due() else ready
+
+    def get_map(self) -> Any:
+        return self._selector.get_map()
+
+    def close(self) -> None:
+        self._selector.close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._selector, name)
@@ -290,11 +309,13 @@ def _with_timers(base: type) -> type:
 
         def run_forever(self) -> None:
             timers = self._timers
+            before, timers.thread = timers.thread, get_ident()
             timers.begin()
             try:
                 super().run_forever()
             finally:
                 timers.end()
+                timers.thread = before
 
         def close(self) -> None:
             super().close()

@@ -114,7 +114,7 @@ static int64_t th_interpreter_id(PyInterpreterState *interpreter)
 #define th_set_alloc(type, alloc) ((type)->tp_alloc = (alloc))
 #define th_set_iter(type, iter) ((type)->tp_iter = (iter))
 
-#define th_forbid_new(type) ((type)->tp_new = NULL)
+#define th_forbid_new(type) ((type)->tp_new = NULL, (type)->tp_vectorcall = NULL)
 
 /* A number that changes with the type of o, and with what is set in its class or in a base; 0 when it has none now.
  * Assigned by looking something up. */

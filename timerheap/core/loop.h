@@ -35,6 +35,9 @@ static inline th_loop_handle *th_handle_of_loop(th_timer *t)
     return (th_loop_handle *)((char *)t - offsetof(th_loop_handle, t));
 }
 
+TH_THREAD int th_loop_depth;       /* releases of such handles nested in this thread */
+TH_THREAD PyObject *th_loop_later; /* those put off because of that, linked through t.when */
+
 /* Deadlines of a loop are doubles, on any clock. Their order is that of these integers: the bits of a double that is
  * not negative grow with it; those of a negative one, a sign and a magnitude, are turned over. */
 static inline int64_t th_key_of_double(double when)

@@ -23,5 +23,7 @@ cdef extern from "loop.h" nogil:
     double th_double_of_key(int64_t key)
 
 cdef extern from "loop.h":
+    int th_loop_depth
+    PyObject* th_loop_later
     PyObject* th_new_loop_handle(PyTypeObject* type)
     void th_del_loop_handle(PyObject* o)

@@ -98,10 +98,6 @@ cdef int loop_handle_clear(PyObject* self) noexcept:
 
 # ---- the end of a handle --------------------------------------------------------------------------------------------
 
-cdef int loop_depth                 # releases of handles within one another
-cdef PyObject* loop_later           # handles put off because of that, linked through t.when
-
-
 cdef void release_loop_handle(th_loop_handle* h) noexcept:
     cdef PyObject* timers = h.timers
     if h.t.flags & TH_HIDDEN:
@@ -116,7 +112,7 @@ cdef void release_loop_handle(th_loop_handle* h) noexcept:
 cdef void loop_handle_dealloc(PyObject* self) noexcept:
     """tp_dealloc. A chain of handles, each the last holder of the next, is released one after another from NESTING
     on."""
-    global loop_depth, loop_later
+    global th_loop_depth, th_loop_later
     cdef th_loop_handle* h = <th_loop_handle*>self
     gc_untrack(self)
     if h.weak != NULL:
@@ -125,20 +121,17 @@ cdef void loop_handle_dealloc(PyObject* self) noexcept:
         enter_loop(&loop_of(h).core)
         entomb(&loop_of(h).core, &h.t)
         leave_loop(&loop_of(h).core)
-    if FREE_THREADED:
-        release_loop_handle(h)
+    if th_loop_depth == NESTING:
+        h.t.when = <int64_t><size_t>th_loop_later
+        th_loop_later = self
         return
-    if loop_depth == NESTING:
-        h.t.when = <int64_t><size_t>loop_later
-        loop_later = self
-        return
-    loop_depth += 1
+    th_loop_depth += 1
     release_loop_handle(h)
-    while loop_depth == 1 and loop_later != NULL:
-        h = <th_loop_handle*>loop_later
-        loop_later = <PyObject*><size_t>h.t.when
+    while th_loop_depth == 1 and th_loop_later != NULL:
+        h = <th_loop_handle*>th_loop_later
+        th_loop_later = <PyObject*><size_t>h.t.when
         release_loop_handle(h)
-    loop_depth -= 1
+    th_loop_depth -= 1
 
 
 # ---- states ---------------------------------------------------------------------------------------------------------

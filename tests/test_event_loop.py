@@ -1,0 +1,732 @@
+"""timerheap.asyncio's event loops: call_later and call_at, their handles, and who else has to do with them.
+
+Most tests run on the stock loop as well, which has to pass them too: a program must not see the difference.
+"""
+
+import asyncio
+import contextvars
+import gc
+import random
+import selectors
+import socket
+import sys
+import threading
+import time
+import types
+import weakref
+
+import pytest
+from helpers import FREE_THREADED, run_ok
+
+import timerheap.asyncio
+from timerheap.asyncio import EventLoop, loop_class
+
+try:
+    import uvloop
+except ImportError:
+    uvloop = None
+
+STOCK = asyncio.SelectorEventLoop
+NATIVE = {
+    "EventLoop": EventLoop,
+    "any selector": lambda: EventLoop(selectors.SelectSelector()),
+    "planned": loop_class(STOCK),
+}
+if uvloop is not None:
+    NATIVE["over uvloop"] = loop_class(uvloop.Loop)
+LOOPS = {"stock": STOCK, **NATIVE}
+
+every_loop = pytest.mark.parametrize("make", LOOPS.values(), ids=LOOPS)
+native_loops = pytest.mark.parametrize("make", NATIVE.values(), ids=NATIVE)
+
+
+def run(make, main, **options):
+    with asyncio.Runner(loop_factory=make, **options) as runner:
+        return runner.run(main)
+
+
+@pytest.fixture
+def loop(make):
+    loop = make()
+    yield loop
+    if hasattr(loop, "_timers"):
+        loop._timers.check() if not loop.is_closed() else None
+    loop.close()
+
+
+def turn(loop, seconds=0.0):
+    """Let it run for so long, and have called what is due."""
+    loop.run_until_complete(asyncio.sleep(seconds))
+
+
+# ---- calling --------------------------------------------------------------------------------------------------------
+
+
+@every_loop
+def test_calls_come_by_deadline_and_never_early(make):
+    async def main():
+        loop = asyncio.get_running_loop()
+        called = []
+        start = time.monotonic()
+        delays = [random.Random(1).uniform(0, 0.1) for _ in range(200)]
+        for delay in delays:
+            loop.call_later(delay, lambda d=delay: called.append((d, time.monotonic() - start)))
+        await asyncio.sleep(0.3)
+        assert [delay for delay, _ in called] == sorted(delays)
+        return called
+
+    called = run(make, main())
+    if make not in (STOCK,):
+        assert all(at >= delay for delay, at in called)
+
+
+@native_loops
+def test_equal_deadlines_come_in_the_order_of_arming(make, loop):
+    called = []
+    when = loop.time() + 0.01
+    for n in range(1000):
+        loop.call_at(when, called.append, n)
+    turn(loop, 0.05)
+    assert called == list(range(1000))
+
+
+@every_loop
+def test_arguments_and_context(make, loop):
+    var = contextvars.ContextVar("var", default="none")
+    seen = []
+
+    def callback(*args):
+        seen.append((args, var.get()))
+        var.set("changed")
+
+    mine = contextvars.Context()
+    mine.run(var.set, "mine")
+    var.set("outer")
+    loop.call_later(0, callback)
+    loop.call_later(0.001, callback, 1)
+    loop.call_later(0.002, callback, 1, 2, 3)
+    loop.call_at(loop.time() + 0.003, callback, 4, context=mine)
+    loop.call_later(delay=0.004, callback=callback, context=None)
+    var.set("later")
+    turn(loop, 0.02)
+    assert seen == [((), "outer"), ((1,), "outer"), ((1, 2, 3), "outer"), ((4,), "mine"), ((), "outer")]
+    assert mine[var] == "changed" and var.get() == "later"
+
+
+@every_loop
+def test_cancelled_calls_do_not_come(make, loop):
+    called = []
+    handles = [loop.call_later(n % 7 * 0.002, called.append, n) for n in range(300)]
+    for handle in handles[::3]:
+        handle.cancel()
+        handle.cancel()
+    turn(loop, 0.05)
+    assert sorted(called) == [n for n in range(300) if n % 3]
+    assert [handle.cancelled() for handle in handles] == [n % 3 == 0 for n in range(300)]
+
+
+@every_loop
+def test_a_call_of_the_same_batch_may_be_cancelled(make, loop):
+    called = []
+    when = loop.time() + 0.005
+    handles = []
+
+    def first():
+        called.append("first")
+        handles[1].cancel()
+
+    handles += [loop.call_at(when, first), loop.call_at(when + 1e-6, called.append, "second")]
+    loop.call_at(when + 2e-6, called.append, "third")
+    turn(loop, 0.03)
+    assert called == ["first", "third"]
+
+
+@every_loop
+def test_a_handle_may_cancel_itself_while_it_is_called(make, loop):
+    handles, seen = [], []
+
+    def callback(*args):
+        handles[0].cancel()
+        gc.collect()
+        seen.append(args)
+
+    handles.append(loop.call_later(0, callback, [1], [2], [3]))
+    turn(loop, 0.01)
+    assert seen == [([1], [2], [3])] and handles[0].cancelled()
+    assert handles[0]._callback is None and handles[0]._args is None
+
+
+@every_loop
+def test_dropped_handles_are_called(make, loop):
+    called = []
+    for n in range(100):
+        loop.call_later(0.001, called.append, n)
+    gc.collect()
+    turn(loop, 0.02)
+    assert sorted(called) == list(range(100))
+
+
+@native_loops
+def test_a_chain_of_zero_delays_lets_files_in(make):
+    async def main():
+        loop = asyncio.get_running_loop()
+        left, right = socket.socketpair()
+        left.setblocking(False)
+        steps, got = [0], loop.create_future()
+
+        def step():
+            steps[0] += 1
+            if not got.done():
+                loop.call_later(0, step)
+
+        loop.add_reader(left, lambda: (loop.remove_reader(left), got.set_result(left.recv(10))))
+        step()
+        loop.call_later(0.001, right.send, b"here")
+        assert await asyncio.wait_for(got, 30) == b"here"
+        left.close()
+        right.close()
+        return steps[0]
+
+    assert run(make, main()) > 1
+
+
+@every_loop
+def test_the_loop_sleeps_until_something_is_due(make):
+    """Neither a cancelled timer nor a long one has it turn round."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        for _ in range(50):
+            loop.call_later(0.01, print).cancel()
+        far = loop.call_later(3600, print)
+        before = time.process_time()
+        await asyncio.sleep(0.5)
+        far.cancel()
+        return time.process_time() - before
+
+    assert run(make, main()) < 0.25
+
+
+@every_loop
+@pytest.mark.parametrize("delay", [float("inf"), 1e300, 1e9])
+def test_far_deadlines(make, loop, delay):
+    if make is STOCK and delay != 1e9:
+        pytest.skip("the stock loop cannot wait for that")
+    if "uvloop" in repr(make) and delay != 1e9:
+        pytest.skip("nor can uvloop")
+    handle = loop.call_later(delay, print)
+    turn(loop, 0.005)
+    assert handle.when() >= loop.time() + 1e8
+    handle.cancel()
+
+
+@every_loop
+def test_a_million_iterations_are_not_needed_for_a_short_wait(make, loop):
+    """What is early by a rounding is waited for, not spun for."""
+    turns = [0]
+
+    async def main():
+        for _ in range(20):
+            before = loop.time()
+            await asyncio.sleep(0.0037)
+            turns[0] += loop.time() - before > 0
+
+    loop.run_until_complete(main())
+    assert turns[0] == 20
+
+
+# ---- handles --------------------------------------------------------------------------------------------------------
+
+
+@every_loop
+def test_a_handle_is_a_timer_handle(make, loop):
+    when = loop.time() + 3600
+    args = ([], {})
+    handle = loop.call_at(when, print, *args)
+    assert isinstance(handle, asyncio.TimerHandle) and isinstance(handle, asyncio.Handle)
+    assert handle.when() == handle._when == when
+    assert handle._callback is print and handle._args == args and handle._args[0] is args[0]
+    assert isinstance(handle._context, contextvars.Context)
+    assert handle._loop is loop and handle._scheduled and not handle._cancelled and not handle.cancelled()
+    assert handle._source_traceback is None and handle._repr is None
+    assert repr(handle).startswith("<TimerHandle when=") and "print" in repr(handle)
+    assert weakref.ref(handle)() is handle
+    handle.cancel()
+    assert handle._cancelled and handle._callback is None and handle._args is None and handle.when() == when
+    assert "cancelled" in repr(handle)
+
+
+@every_loop
+def test_handles_compare_as_timer_handles(make, loop):
+    now = loop.time()
+    early, late = loop.call_at(now + 10, print), loop.call_at(now + 20, print)
+    same = loop.call_at(now + 10, print)
+    foreign = asyncio.TimerHandle(now + 15, print, (), loop)
+    assert early < late and late > early and early <= late and late >= early and early <= same and early >= same
+    assert early == same and early != late and hash(early) == hash(same) == hash(now + 10)
+    assert early < foreign < late and foreign > early
+    assert early != 1 and (early == 1) is False
+    with pytest.raises(TypeError):
+        early < 1
+    same.cancel()
+    assert early != same
+    for handle in (early, late):
+        handle.cancel()
+
+
+@native_loops
+def test_a_handle_is_small_and_cannot_be_made_or_copied(make, loop):
+    handle = loop.call_later(3600, print)
+    assert sys.getsizeof(handle) <= 104 or FREE_THREADED
+    with pytest.raises(TypeError):
+        type(handle)()
+    with pytest.raises(TypeError, match="cannot copy or pickle"):
+        handle.__reduce__()
+    handle.cancel()
+
+
+@every_loop
+def test_a_handle_can_be_run(make, loop):
+    called = []
+    handle = loop.call_later(3600, called.append, 1)
+    handle._run()
+    assert called == [1]
+    handle.cancel()
+
+
+@every_loop
+def test_fired_handles_keep_what_they_called(make, loop):
+    called = []
+    handle = loop.call_later(0, called.append, 1)
+    turn(loop, 0.01)
+    assert not handle.cancelled() and not handle._scheduled and handle._args == (1,)
+    handle.cancel()
+    assert handle.cancelled() and handle._args is None
+
+
+def test_a_chain_of_handles_is_released_without_recursion():
+    loop = EventLoop()
+    handle = None
+    for _ in range(100_000):
+        handle = loop.call_later(3600, print, handle)
+    loop.close()
+    del handle
+    gc.collect()
+
+
+# ---- errors ---------------------------------------------------------------------------------------------------------
+
+
+@every_loop
+@pytest.mark.parametrize(
+    ("call", "kind"),
+    [
+        (lambda loop: loop.call_later(None, print), TypeError),
+        (lambda loop: loop.call_at(None, print), TypeError),
+        (lambda loop: loop.call_later("1", print), TypeError),
+        (lambda loop: loop.call_later(1), TypeError),
+        (lambda loop: loop.call_later(), TypeError),
+        (lambda loop: loop.call_later(1, print, wrong=2), TypeError),
+    ],
+)
+def test_wrong_calls(make, loop, call, kind):
+    with pytest.raises(kind):
+        call(loop)
+
+
+@native_loops
+def test_a_wrong_context_is_refused(make, loop):
+    with pytest.raises(TypeError, match="context must be a contextvars.Context, not int"):
+        loop.call_later(1, print, context=1)
+
+
+@every_loop
+def test_a_closed_loop_arms_nothing(make):
+    loop = make()
+    kept = loop.call_later(3600, print)
+    loop.close()
+    loop.close()
+    for arm in (loop.call_later, loop.call_at):
+        with pytest.raises(RuntimeError, match="closed"):
+            arm(1, print)
+    assert kept.when() > 0
+    kept.cancel()
+
+
+@every_loop
+def test_what_a_callback_raises_goes_to_the_exception_handler(make, loop):
+    reports, called = [], []
+    loop.set_exception_handler(lambda _, context: reports.append(context))
+    when = loop.time() + 0.002
+
+    def fail(n):
+        raise ValueError(n)
+
+    for n in range(3):
+        loop.call_at(when + n * 1e-6, fail, n)
+        loop.call_at(when + n * 1e-6 + 5e-7, called.append, n)
+    turn(loop, 0.02)
+    assert called == [0, 1, 2]
+    assert [report["exception"].args for report in reports] == [(0,), (1,), (2,)]
+    for report in reports:
+        assert "fail" in report["message"] and isinstance(report["handle"], asyncio.TimerHandle)
+
+
+@native_loops
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("by_handler", [False, True])
+def test_an_interrupt_leaves_and_the_rest_comes_the_next_time(make, loop, kind, by_handler):
+    called = []
+    when = loop.time() + 0.002
+
+    def interrupt(*_):
+        called.append("interrupt")
+        raise kind
+
+    def fail():
+        raise ValueError
+
+    loop.set_exception_handler(interrupt)
+    for n in range(5):
+        loop.call_at(when, called.append, n)
+        if n == 2:
+            loop.call_at(when, fail if by_handler else interrupt)
+    with pytest.raises(kind):
+        turn(loop, 0.02)
+    assert called == [0, 1, 2, "interrupt"]
+    turn(loop, 0.02)
+    assert called == [0, 1, 2, "interrupt", 3, 4]
+
+
+@every_loop
+def test_stop_finishes_the_batch(make, loop):
+    called = []
+    when = loop.time() + 0.002
+    loop.call_at(when, called.append, 1)
+    loop.call_at(when, loop.stop)
+    loop.call_at(when, called.append, 2)
+    loop.run_forever()
+    assert sorted(called) == [1, 2]
+
+
+# ---- debug mode -----------------------------------------------------------------------------------------------------
+
+
+@every_loop
+def test_debug_mode_tells_where_a_handle_was_made(make, loop):
+    loop.set_debug(True)
+    handle = loop.call_later(3600, print)
+    assert handle._source_traceback[-1].name == "test_debug_mode_tells_where_a_handle_was_made"
+    assert "created at" in repr(handle)
+    handle.cancel()
+    assert "cancelled" in repr(handle)
+
+
+@pytest.mark.parametrize("make", [STOCK, *list(NATIVE.values())[:3]], ids=["stock", *list(NATIVE)[:3]])
+def test_debug_mode_checks_callbacks_and_threads(make, loop):
+    async def coroutine():
+        pass
+
+    loop.set_debug(True)
+    with pytest.raises(TypeError, match="coroutines cannot be used with call_at"):
+        loop.call_later(1, coroutine)
+    with pytest.raises(TypeError, match="a callable object was expected by call_at"):
+        loop.call_at(1, "no")
+    errors = []
+
+    def elsewhere():
+        try:
+            loop.call_later(1, print)
+        except RuntimeError as error:
+            errors.append(error)
+
+    async def main():
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+
+    loop.run_until_complete(main())
+    assert len(errors) == 1 and "Non-thread-safe operation" in str(errors[0])
+
+
+@every_loop
+def test_debug_mode_names_slow_callbacks(make, loop, caplog):
+    def slow_one():
+        time.sleep(0.05)
+
+    loop.set_debug(True)
+    loop.slow_callback_duration = 0.04
+    loop.call_later(0.001, slow_one)
+    loop.call_later(0.001, lambda: None)
+    turn(loop, 0.02)
+    told = [record.getMessage() for record in caplog.records]
+    assert len([text for text in told if "slow_one" in text and "Executing" in text]) == 1
+
+
+# ---- programs that look closely -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("base", [EventLoop, loop_class(STOCK)], ids=["EventLoop", "planned"])
+def test_overridden_methods_are_called(base):
+    calls = []
+
+    class Mine(base):
+        def call_at(self, when, callback, *args, context=None):
+            calls.append(callback)
+            return super().call_at(when, callback, *args, context=context)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        fired = []
+        loop.call_later(0.001, fired.append, 1)
+        await asyncio.sleep(0.01)
+        assert fired == [1] and fired.append in calls
+
+    run(Mine, main())
+
+
+@pytest.mark.parametrize("make", [STOCK, EventLoop, loop_class(STOCK)], ids=["stock", "EventLoop", "planned"])
+@pytest.mark.parametrize("way", ["subclass", "instance", "class", "time"])
+def test_another_clock_is_honoured(make, way, monkeypatch):
+    clock = [1000.0]
+    fake = lambda *_: clock[0]  # noqa: E731
+    kind = types.new_class("Mine", (make,))
+    if way == "subclass":
+        kind.time = fake
+    loop = kind()
+    if way == "instance":
+        loop.time = fake
+    elif way == "class":
+        loop.call_later(1e6, print)
+        monkeypatch.setattr(kind, "time", fake)
+    elif way == "time":
+        monkeypatch.setattr(time, "monotonic", fake)
+    called = []
+    handle = loop.call_later(50, called.append, 1)
+    assert handle.when() == 1050
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert called == []
+    clock[0] = 1051
+    while not called:
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+    assert called == [1]
+    loop.close()
+
+
+@every_loop
+def test_negative_and_strange_deadlines(make, loop):
+    called = []
+    for when in (-1e300, -5.0, -0.0, 0.0, 5e-324, -5e-324, True):
+        loop.call_at(when, called.append, when)
+    turn(loop, 0.01)
+    assert len(called) == 7
+    if make not in (STOCK,):
+        assert called[0] == -1e300 and called[1] == -5.0
+
+
+def test_the_selector_is_a_selector():
+    loop = EventLoop()
+    if sys.platform == "linux" and not timerheap._core.PORTABLE:
+        assert isinstance(loop._selector, selectors.EpollSelector)
+    left, right = socket.socketpair()
+    key = loop._selector.register(left, selectors.EVENT_READ, "data")
+    assert loop._selector.get_key(left) == key and loop._selector.select(0) == []
+    right.send(b"x")
+    assert loop._selector.select(5) == [(key, selectors.EVENT_READ)]
+    changed = loop._selector.modify(left, selectors.EVENT_READ | selectors.EVENT_WRITE, "more")
+    assert loop._selector.select(0) == [(changed, selectors.EVENT_READ | selectors.EVENT_WRITE)]
+    loop._selector.unregister(left)
+    assert loop._selector.select(0) == []
+    left.close()
+    right.close()
+    loop.close()
+
+
+def test_many_files_at_once():
+    """More than one wait brings."""
+    pairs = [socket.socketpair() for _ in range(300)]
+    got = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        for left, right in pairs:
+            loop.add_reader(left, lambda left=left: (loop.remove_reader(left), got.append(left.recv(1))))
+            right.send(b"x")
+        while len(got) < 300:
+            await asyncio.sleep(0.001)
+
+    run(EventLoop, main())
+    for left, right in pairs:
+        left.close()
+        right.close()
+
+
+@pytest.mark.parametrize("wrong", [None, int, "uvloop", EventLoop])
+def test_loop_class_wants_a_class_of_loops(wrong):
+    if wrong is EventLoop:
+        assert issubclass(loop_class(wrong), EventLoop)
+        return
+    with pytest.raises(TypeError, match="must be a class of event loops"):
+        loop_class(wrong)
+
+
+def test_run_and_new_event_loop():
+    async def main():
+        return type(asyncio.get_running_loop()), asyncio.get_running_loop().get_debug()
+
+    assert timerheap.asyncio.run(main()) == (EventLoop, False)
+    assert timerheap.asyncio.run(main(), debug=True) == (EventLoop, True)
+    loop = timerheap.asyncio.new_event_loop()
+    assert type(loop) is EventLoop
+    loop.close()
+
+
+def test_importing_timerheap_does_not_import_asyncio():
+    run_ok("import sys, timerheap; assert 'asyncio' not in sys.modules; import timerheap.asyncio")
+
+
+# ---- memory ---------------------------------------------------------------------------------------------------------
+
+
+class Thing:
+    pass
+
+
+@native_loops
+def test_a_closed_loop_goes_at_once(make):
+    gc.collect()
+    gc.disable()
+    try:
+        loop = make()
+        gone = weakref.ref(loop)
+        thing = Thing()
+        dropped = weakref.ref(thing)
+        loop.call_later(3600, print, thing)
+        loop.run_until_complete(asyncio.sleep(0.001))
+        loop.close()
+        del thing
+        assert dropped() is None
+        del loop
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+# uvloop keeps a loop as long as it has something planned, its own timers too.
+@pytest.mark.parametrize("make", [EventLoop, loop_class(STOCK)], ids=["EventLoop", "planned"])
+@pytest.mark.parametrize("ran", [False, True])
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_a_dropped_loop_goes_with_what_is_armed(make, ran):
+    loop = make()
+    thing = Thing()
+    thing.loop = loop
+    gone = weakref.ref(thing)
+
+    def arm():
+        for n in range(100):
+            thing.handle = loop.call_later(3600, print, thing, n)
+
+    if ran:
+        loop.call_soon(arm)
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+    else:
+        arm()
+    gc.collect()
+    assert gone() is not None
+    del thing, loop, arm
+    for _ in range(3):
+        gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.skipif(FREE_THREADED, reason="without a GIL everything is tracked")
+def test_the_collector_does_not_see_what_is_armed_while_the_loop_runs():
+    loop = EventLoop()
+
+    async def main():
+        held = [loop.call_later(3600, print, n) for n in range(1000)]
+        assert not any(gc.is_tracked(handle) or gc.is_tracked(handle._context) for handle in held)
+        assert loop._timers.stats()["hidden"] == 1000
+        gc.collect()
+        for handle in held[:500]:
+            handle.cancel()
+        assert all(gc.is_tracked(handle) for handle in held[:500])
+        assert loop._timers.stats()["hidden"] == 500
+        return held
+
+    held = loop.run_until_complete(main())
+    assert all(gc.is_tracked(handle) and gc.is_tracked(handle._context) for handle in held)
+    assert loop._timers.stats()["hidden"] == 0
+    loop._timers.check()
+    loop.close()
+
+
+@native_loops
+def test_cancelled_timers_are_gone(make, loop):
+    async def main():
+        thing = Thing()
+        gone = weakref.ref(thing)
+        handle = loop.call_later(3600, print, thing)
+        del thing
+        handle.cancel()
+        assert gone() is None
+        for _ in range(20_000):
+            loop.call_later(3600, print).cancel()
+        assert loop._timers.stats()["armed"] <= 1
+        assert loop._timers.nbytes < 100_000
+
+    loop.run_until_complete(main())
+
+
+@native_loops
+@pytest.mark.parametrize("seed", range(5))
+def test_the_ledger(make, seed, loop):
+    """Random arming and cancelling, from outside, from callbacks, in batches: each call comes once or was cancelled."""
+    rng = random.Random(seed)
+    called, cancelled, handles = {}, set(), {}
+    numbers = iter(range(10**9))
+
+    def arm():
+        n = next(numbers)
+        delay = rng.choice([0, 0, rng.random() * 0.02, 0.01, -1, 3600])
+        handle = loop.call_later(delay, call, n, *range(rng.randrange(4)))
+        handles[n] = (handle, delay)
+
+    def cancel():
+        n = rng.choice(list(handles))
+        handle, delay = handles.pop(n)
+        if n not in called:
+            cancelled.add(n)
+        handle.cancel()
+
+    def call(n, *rest):
+        assert n not in called and n not in cancelled
+        called[n] = rest
+        for _ in range(rng.randrange(3)):
+            if len(called) < 1500:
+                arm()
+            if handles and rng.random() < 0.4:
+                cancel()
+
+    for _ in range(300):
+        arm()
+        if rng.random() < 0.3:
+            cancel()
+    turn(loop, 0.02)
+    for _ in range(500):
+        arm()
+        if rng.random() < 0.5:
+            cancel()
+        if rng.random() < 0.05:
+            turn(loop, 0)
+            loop._timers.check()
+    turn(loop, 0.2)
+    armed = next(numbers)
+    stats = loop._timers.stats()
+    left = [n for n, (_, delay) in handles.items() if delay == 3600 and n not in called]
+    assert armed == len(called) + len(cancelled) + len(left)
+    assert stats["arms"] == stats["fired"] + stats["cancelled"] + stats["armed"]
+    assert stats["armed"] >= len(left)
