@@ -9,7 +9,7 @@
 'in time'
 """
 
-# An event loop's timers are a LoopTimers (core/loop_timers.pxi), which the loop has as _timers, and whose native
+# An event loop's timers are a LoopTimers (core/loop_timers.pxi), which the loop has as _native_timers, and whose native
 # call_at and call_later it has in its own dict, where a call finds them without a Python frame: unless a subclass has
 # overridden one of the two; then the methods of the class are called, which end in the same. Here is the rest: what
 # asks the heap for what is due, a selector's select() or a plan, and what is seldom.
@@ -20,9 +20,10 @@ import asyncio
 import selectors
 import sys
 from asyncio import base_events, coroutines, events, format_helpers
+from asyncio.log import logger
 from inspect import iscoroutinefunction
 from threading import get_ident
-from types import FunctionType
+from types import FunctionType, new_class
 from typing import TYPE_CHECKING
 
 from timerheap._core import EPOLL, LoopTimers
@@ -31,7 +32,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from contextvars import Context
     from types import FrameType
-    from typing import Any
+    from typing import Any, TypeVarTuple
+
+    _Ts = TypeVarTuple("_Ts")
+    _Loop = asyncio.AbstractEventLoop
+else:
+    _Loop = object
 
 __all__ = ["EventLoop", "loop_class", "new_event_loop", "run"]
 
@@ -47,7 +53,7 @@ class _Timers(LoopTimers):
     def report(self, handle: Any, exc: BaseException) -> None:
         """What a callback has raised, as asyncio's own handles tell it."""
         # Private, and its arguments have changed: asyncio's own handle makes the message.
-        source = format_helpers._format_callback_source(handle._callback, handle._args or ())  # type: ignore[attr-defined]
+        source = format_helpers._format_callback_source(handle._callback, handle._args or ())
         context = {"message": f"Exception in callback {source}", "exception": exc, "handle": handle}
         if handle._source_traceback:
             context["source_traceback"] = handle._source_traceback
@@ -62,7 +68,7 @@ class _Timers(LoopTimers):
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and frame.f_code.co_filename == __file__:
             frame = frame.f_back
-        handle._notes = [format_helpers.extract_stack(frame), None]  # type: ignore[attr-defined]
+        handle._notes = [format_helpers.extract_stack(frame), None]
 
     def is_monotonic(self, method: object) -> bool:
         """Whether that method of the loop's class reads the clock of time.monotonic(), as asyncio's own does, and what
@@ -99,15 +105,19 @@ class _NoTimers:
 
 
 class _Planned(_Timers):
-    """Asked by a callback of the loop's own call_later, for the earliest deadline. What is armed earlier is planned
-    for anew, in the loop's next iteration, once: it may be armed in great numbers.
+    """Asked by a callback of the loop's own, planned for the earliest deadline. What is armed earlier is planned for
+    anew, in the loop's next iteration, once: it may be armed in great numbers.
 
     wait_for(deadline) says that nothing earlier is planned for; what is armed before that calls plan(), once.
     """
 
     planned: Any = None
 
-    def plan(self, when: float) -> None:
+    def __init__(self, base: type) -> None:
+        self.base: Any = base               # its methods plan: what overrides them is for what programs arm
+        self.wait_for(float("inf"))
+
+    def plan(self) -> None:
         if self.planned is None:
             self.ask(False)
         else:
@@ -120,18 +130,24 @@ class _Planned(_Timers):
             self.ask(False)
 
     def ask(self, again: bool) -> None:
-        """Of the loop to call wake(). again: it has come too early, as loops do that count in milliseconds."""
-        loop = self.owner
+        """Have wake() called in time. again: it has come too early, as from loops that count in milliseconds."""
+        loop, base = self.owner, self.base
         deadline = self.next_deadline()
+        self.wait_for(deadline)
         if deadline == float("inf"):
             return
-        delay = max(deadline - loop.time(), 0.001 if again else 0.0)
         self.planning = True
         try:
-            self.planned = loop.call_later(min(delay, _LONGEST), self.wake) if delay > 0 else loop.call_soon(self.wake)
+            if deadline == float("-inf"):
+                self.planned = loop.call_soon(self.wake)
+            elif issubclass(base, base_events.BaseEventLoop):
+                # Which takes a deadline for reached that is as near as the clock is fine.
+                self.planned = base.call_at(loop, min(deadline + 2e-9, loop.time() + _LONGEST), self.wake)
+            else:
+                delay = max(deadline - loop.time(), 0.001 if again else 0.0)
+                self.planned = base.call_later(loop, min(delay, _LONGEST), self.wake)
         finally:
             self.planning = False
-        self.wait_for(deadline)
 
     def wake(self) -> None:
         self.planned = None
@@ -142,12 +158,17 @@ class _Planned(_Timers):
                 self.fire_watched()
             else:
                 self.fire()
+        except (KeyboardInterrupt, SystemExit):
+            raise                           # out of run_forever, and begin() will ask
         except BaseException:
-            again = True                    # the rest shall wait for the next run_forever
-            raise
-        finally:
-            self.wait_for(float("inf"))
             self.ask(again)
+            raise
+        self.ask(again)
+
+    def begin(self) -> None:
+        super().begin()
+        if self.planned is None:
+            self.ask(False)
 
     def close(self) -> None:
         self.planned = None
@@ -163,7 +184,7 @@ class _Planned(_Timers):
             handle._run()
             took = loop.time() - began
             if took >= loop.slow_callback_duration:
-                base_events.logger.warning(
+                logger.warning(
                     "Executing %s took %.3f seconds",
                     base_events._format_handle(handle),  # type: ignore[attr-defined]
                     took,
@@ -176,9 +197,10 @@ class _Planned(_Timers):
 def _timers_event(timers: LoopTimers) -> list[tuple[selectors.SelectorKey, int]]:
     """What select() says of a heap where something is due: to the loop it is a file to be read, whose handler calls it.
     In debug mode each handle by itself, for the loop to name the slow ones."""
+    no_file: Any = None
     handlers = timers.take() if timers.debug else [timers]
     return [
-        (selectors.SelectorKey(None, -1, selectors.EVENT_READ, (handler, None)), selectors.EVENT_READ)
+        (selectors.SelectorKey(no_file, -1, selectors.EVENT_READ, (handler, None)), selectors.EVENT_READ)
         for handler in handlers
     ]
 
@@ -254,79 +276,89 @@ if EPOLL:
 def _selector_for(timers: LoopTimers, selector: selectors.BaseSelector | None) -> selectors.BaseSelector:
     if selector is not None:
         return _AnySelector(timers, selector)
-    if EPOLL and selectors.DefaultSelector is selectors.EpollSelector:
+    best: type = selectors.DefaultSelector
+    if EPOLL and best is selectors.EpollSelector:
         return _EpollSelector(timers)
-    return _AnySelector(timers, selectors.DefaultSelector())
+    return _AnySelector(timers, best())
 
 
 # ---- loops ----------------------------------------------------------------------------------------------------------
 
 
-def _with_timers(base: type) -> type:
-    """A subclass of a loop class, whose timers are the LoopTimers that it is given as _timers before anything else."""
+class _TimersOfLoop(_Loop):
+    """Before a class of loops among the bases of another: its timers are the LoopTimers that an instance has as
+    _native_timers before anything else."""
 
-    class Loop(base):  # type: ignore[misc, valid-type]
-        _timers: Any = _NoTimers()
+    _native_timers: Any = _NoTimers()
 
-        def _attach(self) -> None:
-            timers = self._timers
-            timers.attach(self, vars(self), base_events)
-            timers.debug = self.get_debug()
-            kind = type(self)
-            if kind.call_at is Loop.call_at and kind.call_later is Loop.call_later:
-                self.call_at, self.call_later = timers.methods()
+    def _attach_timers(self) -> None:
+        timers = self._native_timers
+        timers.attach(self, self.__dict__, base_events)
+        timers.debug = self.get_debug()
+        kind = type(self)
+        if kind.call_at is _TimersOfLoop.call_at and kind.call_later is _TimersOfLoop.call_later:
+            self.__dict__.update(zip(("call_at", "call_later"), timers.methods(), strict=True))
 
-        def call_later(
-            self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
-        ) -> asyncio.TimerHandle:
-            if self._timers.planning:
-                return super().call_later(delay, callback, *args, context=context)
-            if delay is None:
-                raise TypeError("delay must not be None")
-            return self.call_at(self.time() + delay, callback, *args, context=context)
+    def call_later(
+        self, delay: float, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        if self._native_timers.planning:
+            return super().call_later(delay, callback, *args, context=context)
+        if delay is None:
+            raise TypeError("delay must not be None")
+        return self.call_at(self.time() + delay, callback, *args, context=context)
 
-        def call_at(
-            self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
-        ) -> asyncio.TimerHandle:
-            timers = self._timers
-            if timers.planning:
-                return super().call_at(when, callback, *args, context=context)
-            if when is None:
-                raise TypeError("when cannot be None")
-            if timers.closed:
-                raise RuntimeError("Event loop is closed")
-            if timers.debug:
-                timers.check_call("call_at", callback)
-            handle = timers.arm(when, callback, args, context)
-            if timers.debug:
-                timers.note_source(handle)
-            return handle
+    def call_at(
+        self, when: float, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        timers = self._native_timers
+        if timers.planning:
+            return super().call_at(when, callback, *args, context=context)
+        if when is None:
+            raise TypeError("when cannot be None")
+        if timers.closed:
+            raise RuntimeError("Event loop is closed")
+        if timers.debug:
+            timers.check_call("call_at", callback)
+        handle: asyncio.TimerHandle = timers.arm(when, callback, args, context)
+        if timers.debug:
+            timers.note_source(handle)
+        return handle
 
-        def set_debug(self, enabled: bool) -> None:
-            super().set_debug(enabled)
-            if not self._timers.closed:
-                self._timers.debug = enabled
+    def set_debug(self, enabled: bool) -> None:
+        super().set_debug(enabled)
+        if not self._native_timers.closed:
+            self._native_timers.debug = enabled
 
-        def run_forever(self) -> None:
-            timers = self._timers
-            before, timers.thread = timers.thread, get_ident()
-            timers.begin()
-            try:
-                super().run_forever()
-            finally:
-                timers.end()
-                timers.thread = before
+    def run_forever(self) -> None:
+        timers = self._native_timers
+        before, timers.thread = timers.thread, get_ident()
+        timers.begin()
+        try:
+            super().run_forever()
+        finally:
+            timers.end()
+            timers.thread = before
 
-        def close(self) -> None:
-            super().close()
-            self._timers.close()
-            for name in ("_timers", "call_at", "call_later"):       # and with them the cycle that they are part of
-                vars(self).pop(name, None)
-
-    return Loop
+    def close(self) -> None:
+        super().close()
+        self._native_timers.close()
+        for name in ("_native_timers", "call_at", "call_later"):  # and with them the cycle that they are part of
+            self.__dict__.pop(name, None)
 
 
-class EventLoop(_with_timers(asyncio.SelectorEventLoop)):  # type: ignore[misc]
+class _PlannedLoop(_TimersOfLoop):
+    """What loop_class() puts before a class of loops."""
+
+    _native_base: type
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._native_timers = _Planned(self._native_base)
+        super().__init__(*args, **kwargs)
+        self._attach_timers()
+
+
+class EventLoop(_TimersOfLoop, asyncio.SelectorEventLoop):
     """asyncio.SelectorEventLoop with its timers on a native heap.
 
     For asyncio.run(main(), loop_factory=EventLoop) and asyncio.Runner(loop_factory=EventLoop). call_at and call_later,
@@ -336,30 +368,24 @@ class EventLoop(_with_timers(asyncio.SelectorEventLoop)):  # type: ignore[misc]
     """
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
-        self._timers = timers = _Timers()
+        self._native_timers = timers = _Timers()
         super().__init__(_selector_for(timers, selector))
-        self._attach()
+        self._attach_timers()
 
 
 def loop_class(base: type) -> type:
     """A subclass of an event loop class, as uvloop.Loop, with its timers on a native heap. Public methods of base are
-    all that is used, so it may be any.
+    all that is used, so it may be any. Of one that has such timers it is the class itself.
 
     TypeError for what is no class of event loops.
     """
-    if not isinstance(base, type) or not all(hasattr(base, name) for name in ("call_later", "call_soon", "run_forever")):
+    needed = ("call_later", "call_soon", "run_forever")
+    if not isinstance(base, type) or not all(hasattr(base, name) for name in needed):
         raise TypeError(f"loop_class() base must be a class of event loops, not {base!r}")
-
-    class Loop(_with_timers(base)):  # type: ignore[misc]
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            self._timers = timers = _Planned()
-            timers.wait_for(float("inf"))
-            super().__init__(*args, **kwargs)
-            self._attach()
-
-    Loop.__name__ = base.__name__
-    Loop.__qualname__ = f"loop_class({base.__qualname__})"
-    return Loop
+    if issubclass(base, _TimersOfLoop):
+        return base
+    attributes = {"_native_base": base, "__module__": __name__, "__qualname__": f"loop_class({base.__qualname__})"}
+    return new_class(base.__name__, (_PlannedLoop, base), {}, lambda names: names.update(attributes))
 
 
 def new_event_loop() -> EventLoop:

@@ -71,6 +71,8 @@ cdef extern from "Python.h":
     bint error_matches "PyErr_ExceptionMatches"(object kind)
     void PyErr_Clear()
     bint PyLong_Check(object o)
+    bint PyLong_CheckExact(PyObject* o)
+    double int_as_double "PyLong_AsDouble"(PyObject* o) noexcept    # its error is left set
     bint has_index "PyIndex_Check"(object o)
     object PyNumber_Index(object o)
     int compare_or_error "PyObject_RichCompareBool"(object a, object b, int op) noexcept    # its error is left set

@@ -23,6 +23,9 @@ cdef extern from "loop.h" nogil:
     double th_double_of_key(int64_t key)
 
 cdef extern from "loop.h":
+    bint th_names_may_differ(PyObject* one, PyObject* other)
+    void th_watch_names(PyObject* one, PyObject* other)
+    void th_forget_names()
     int th_loop_depth
     PyObject* th_loop_later
     PyObject* th_new_loop_handle(PyTypeObject* type)

@@ -233,9 +233,6 @@ cdef int report_loop_error(th_loop_handle* h) except -1:
 cdef class LoopHandle:
     """asyncio.TimerHandle: what call_later and call_at return."""
 
-    def __init__(self):
-        raise TypeError("a timer handle is made by call_later and call_at")
-
     @property
     def __class__(self):
         return self.timers.TimerHandle

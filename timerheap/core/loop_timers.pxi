@@ -18,7 +18,7 @@
 #
 # The clock is the loop's time(). Where that is asyncio's own, time.monotonic() is read without it; that it still is,
 # and that nobody has put another clock in the place of time.monotonic(), is looked at each time: the version of the
-# loop's type, the loop's own attributes, and two modules' globals.
+# loop's type, the loop's own attributes, and whether two modules' globals may have changed.
 
 cdef str TIME = "time", MONOTONIC = "monotonic", CALL_AT = "call_at", CALL_LATER = "call_later"
 
@@ -54,7 +54,7 @@ cdef inline object loop_arm(LoopTimers timers, double when, PyObject* func, PyOb
         h.context = context
     call_items(h, func, args, nargs)
     if arm_loop_handle(h):
-        timers.plan(when)
+        timers.plan()
     return handle
 
 
@@ -62,7 +62,7 @@ cdef inline int as_seconds(PyObject* value, double* seconds) except -1:
     if PyFloat_CheckExact(<object>value):
         seconds[0] = PyFloat_AS_DOUBLE(<object>value)
         return 0
-    seconds[0] = float_as_double(<object>value)
+    seconds[0] = int_as_double(value) if PyLong_CheckExact(value) else float_as_double(<object>value)
     return raise_pending() if seconds[0] == -1 else 0
 
 
@@ -145,8 +145,14 @@ cdef int examine_clock(LoopTimers self) except -1:
     return 0
 
 
-cdef inline bint replaced(dict names, str name, object original) except -1:
-    return dict_get(names, name) != <PyObject*>original
+cdef bint names_differ(LoopTimers self) except -1:
+    """Whether somebody has put another clock in the place of time.monotonic(), or another module in that of time."""
+    th_watch_names(<PyObject*>self.time_module, <PyObject*>self.base_module)
+    if (dict_get(self.time_module, MONOTONIC) == <PyObject*>self.monotonic
+            and dict_get(self.base_module, TIME) == <PyObject*>self.time):
+        return False
+    th_forget_names()                       # to be looked at again
+    return True
 
 
 cdef inline double loop_time(LoopTimers self) except? -1:
@@ -154,8 +160,8 @@ cdef inline double loop_time(LoopTimers self) except? -1:
     if type_version(<PyObject*>self.owner) != self.version or self.version == 0:
         examine_clock(self)
     if (self.native_clock and dict_get(self.attributes, TIME) == NULL
-            and not replaced(self.time_module, MONOTONIC, self.monotonic)
-            and not replaced(self.base_module, TIME, self.time)):
+            and not (th_names_may_differ(<PyObject*>self.time_module, <PyObject*>self.base_module)
+                     and names_differ(self))):
         return to_seconds(th_monotonic())
     return self.owner.time()
 
@@ -328,7 +334,7 @@ cdef list ready_files(dict keys, epoll_event* events, int n):
 
 cdef class LoopTimers:
     """The timers of one event loop. timerheap.asyncio makes subclasses, with what is seldom and better done in Python:
-    TimerHandle, report(handle, exception), note_repr(handle), plan(when), is_monotonic(time method)."""
+    TimerHandle, report(handle, exception), note_repr(handle), plan(), is_monotonic(time method)."""
 
     _cancelled = False                      # to the loop it is a handle to run, see _run
 
