@@ -589,6 +589,30 @@ def test_the_selector_is_a_selector():
     loop.close()
 
 
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize("make", [STOCK, EventLoop], ids=["stock", "EventLoop"])
+def test_timers_fire_though_nobody_hears_of_files(make, loop, debug):
+    """Tests of programs put something else in the place of _process_events."""
+    loop.set_debug(debug)
+    loop._process_events = lambda events: None
+    called = []
+    for _ in range(3):
+        loop.call_later(0.001, called.append, 1)
+        turn(loop, 0.01)
+    assert called == [1, 1, 1]
+
+
+@every_loop
+def test_debug_mode_calls_no_cancelled_handle(make, loop):
+    loop.set_debug(True)
+    called, handles = [], []
+    when = loop.time() + 0.002
+    loop.call_at(when, lambda: [handle.cancel() for handle in handles])
+    handles += [loop.call_at(when + 1e-6 * n, called.append, n) for n in range(1, 5)]
+    turn(loop, 0.02)
+    assert called == []
+
+
 def test_many_files_at_once():
     """More than one wait brings."""
     pairs = [socket.socketpair() for _ in range(300)]

@@ -55,11 +55,12 @@ cdef class Ticker:
 
 cdef class LoopTimers:
     cdef th_loop* loop
-    cdef readonly object owner  # the event loop
+    cdef readonly object owner      # the event loop
     cdef readonly bint closed
-    cdef bint native_clock    # its time() is asyncio's own
-    cdef unsigned int version # of its type, when that was looked at
-    cdef dict attributes      # the loop's
+    cdef public bint announced      # the loop's selector has told it that something is due
+    cdef bint native_clock          # its time() is asyncio's own
+    cdef unsigned int version  # of its type, when that was looked at
+    cdef dict attributes            # the loop's
     cdef dict time_module, base_module
     cdef object time, monotonic
     cdef object __weakref__

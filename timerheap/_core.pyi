@@ -217,6 +217,7 @@ class _LoopStats(TypedDict):
 class LoopTimers:
     debug: bool
     planning: bool
+    announced: bool
     TimerHandle: type
     def __init__(self) -> None: ...
     @property

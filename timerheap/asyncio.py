@@ -20,7 +20,6 @@ import asyncio
 import selectors
 import sys
 from asyncio import base_events, coroutines, events, format_helpers
-from asyncio.log import logger
 from inspect import iscoroutinefunction
 from threading import get_ident
 from types import FunctionType, new_class
@@ -41,14 +40,14 @@ else:
 
 __all__ = ["EventLoop", "loop_class", "new_event_loop", "run"]
 
-_LONGEST = 24 * 3600.0      # seconds of one wait: more than some systems take
+_LONGEST = 24 * 3600.0  # seconds of one wait: more than some systems take
 
 
 class _Timers(LoopTimers):
     """What is seldom asked of a loop's timers."""
 
     TimerHandle = events.TimerHandle
-    thread: int | None = None       # in which the loop runs
+    thread: int | None = None  # in which the loop runs
 
     def report(self, handle: Any, exc: BaseException) -> None:
         """What a callback has raised, as asyncio's own handles tell it."""
@@ -59,16 +58,19 @@ class _Timers(LoopTimers):
             context["source_traceback"] = handle._source_traceback
         self.owner.call_exception_handler(context)
 
-    def note_repr(self, handle: Any) -> None:
-        """For debug mode: how a handle looks that is about to be cancelled."""
-        handle._notes = [handle._source_traceback, repr(handle).replace(" ", " cancelled ", 1)]
+    def note_cancel(self, handle: Any) -> None:
+        """For debug mode: a handle is about to be cancelled."""
+        source, _, soon = handle._notes or (None, None, None)
+        if soon is not None:
+            soon.cancel()
+        handle._notes = [source, repr(handle).replace(" ", " cancelled ", 1), None]
 
     def note_source(self, handle: Any) -> None:
         """For debug mode: where a handle was made."""
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and frame.f_code.co_filename == __file__:
             frame = frame.f_back
-        handle._notes = [format_helpers.extract_stack(frame), None]
+        handle._notes = [format_helpers.extract_stack(frame), None, None]
 
     def is_monotonic(self, method: object) -> bool:
         """Whether that method of the loop's class reads the clock of time.monotonic(), as asyncio's own does, and what
@@ -114,7 +116,7 @@ class _Planned(_Timers):
     planned: Any = None
 
     def __init__(self, base: type) -> None:
-        self.base: Any = base               # its methods plan: what overrides them is for what programs arm
+        self.base: Any = base  # its methods plan: what overrides them is for what programs arm
         self.wait_for(float("inf"))
 
     def plan(self) -> None:
@@ -151,7 +153,7 @@ class _Planned(_Timers):
 
     def wake(self) -> None:
         self.planned = None
-        self.wait_for(float("-inf"))        # until ask() has planned anew
+        self.wait_for(float("-inf"))  # until ask() has planned anew
         again = not self.due()
         try:
             if self.debug:
@@ -159,7 +161,7 @@ class _Planned(_Timers):
             else:
                 self.fire()
         except (KeyboardInterrupt, SystemExit):
-            raise                           # out of run_forever, and begin() will ask
+            raise  # out of run_forever, and begin() will ask
         except BaseException:
             self.ask(again)
             raise
@@ -175,34 +177,38 @@ class _Planned(_Timers):
         super().close()
 
     def fire_watched(self) -> None:
-        """In debug mode: each slow callback is named."""
-        loop = self.owner
+        """In debug mode: each callback by itself, for the loop to name the slow ones."""
         for handle in self.take():
-            if handle.cancelled():
-                continue
-            began = loop.time()
-            handle._run()
-            took = loop.time() - began
-            if took >= loop.slow_callback_duration:
-                logger.warning(
-                    "Executing %s took %.3f seconds",
-                    base_events._format_handle(handle),  # type: ignore[attr-defined]
-                    took,
-                )
+            soon = self.owner.call_soon(handle._callback, *handle._args, context=handle._context)
+            handle._notes = [handle._source_traceback, None, soon]
 
 
 # ---- asked by a selector --------------------------------------------------------------------------------------------
 
 
+class _Watched:
+    """In debug mode: each handle by itself, for the loop to name the slow ones."""
+
+    _cancelled = False
+
+    def __init__(self, timers: LoopTimers) -> None:
+        self._timers = timers
+
+    def _run(self) -> None:
+        for handle in self._timers.take():
+            self._timers.owner._add_callback(handle)
+
+
 def _timers_event(timers: LoopTimers) -> list[tuple[selectors.SelectorKey, int]]:
-    """What select() says of a heap where something is due: to the loop it is a file to be read, whose handler calls it.
-    In debug mode each handle by itself, for the loop to name the slow ones."""
+    """What select() says of a heap where something is due: to the loop it is a file to be read, whose handler calls
+    it. Programs that have put something else in the place of what hears that, as tests do, have it called soon."""
     no_file: Any = None
-    handlers = timers.take() if timers.debug else [timers]
-    return [
-        (selectors.SelectorKey(no_file, -1, selectors.EVENT_READ, (handler, None)), selectors.EVENT_READ)
-        for handler in handlers
-    ]
+    handler: Any = _Watched(timers) if timers.debug else timers
+    if timers.announced:
+        timers.owner.call_soon(handler._run)
+        return []
+    timers.announced = True
+    return [(selectors.SelectorKey(no_file, -1, selectors.EVENT_READ, (handler, None)), selectors.EVENT_READ)]
 
 
 class _AnySelector(selectors.BaseSelector):

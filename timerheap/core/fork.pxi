@@ -5,7 +5,8 @@
 # thread is the only one beside the workers, each worker that is in no callback leaves first, all of them at the same
 # time: os.fork() then has nothing to warn of. With more threads, or with an older Python, that would be waiting for
 # nothing. A callback that is about to end is waited for: whoever forks has often just been told by it that he can. In
-# the parent the workers that have something to fire come back by a pending call, after os.fork() has counted the threads.
+# the parent the workers that have something to fire come back by a pending call, after os.fork() has counted the
+# threads.
 
 cdef enum:
     FORK_GRACE = 50000000       # ns a fork waits for callbacks to end

@@ -24,7 +24,7 @@ typedef struct th_loop_handle {
     PyObject *timers;  /* LoopTimers, owned */
     th_timer t;
     PyObject *context; /* owned; NULL: called in none of its own */
-    PyObject *notes;   /* owned; in debug mode [where it was made, how it looked when it was cancelled], else NULL */
+    PyObject *notes;   /* owned; in debug mode a list, see LoopHandle._notes, else NULL */
     PyObject *weak;
 } th_loop_handle;
 

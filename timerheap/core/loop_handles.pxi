@@ -247,7 +247,7 @@ cdef class LoopHandle:
         if h.t.flags & TH_CANCELLED:
             return
         if self.timers.loop.debug:
-            self.timers.note_repr(self)
+            self.timers.note_cancel(self)
         cancel_loop_handle(h)
 
     def cancelled(self):
@@ -296,7 +296,7 @@ cdef class LoopHandle:
 
     @property
     def _notes(self):
-        """In debug mode [its source traceback, its repr when it was cancelled]."""
+        """In debug mode [its source traceback, its repr when it was cancelled, the handle that calls it soon]."""
         return None if self.notes == NULL else <object>self.notes
 
     @_notes.setter

@@ -1,8 +1,8 @@
 # LoopTimers: the timers of one asyncio event loop.
 #
-# A heap as any other, with three differences. Nobody waits for it: the loop is its worker. Its deadlines are doubles, on
-# whatever clock the loop has, and its keys their bits (th_key_of_double): so when() is what was passed. And under a GIL
-# it has no mutex.
+# A heap as any other, with three differences. Nobody waits for it: the loop is its worker. Its deadlines are doubles,
+# on whatever clock the loop has, and its keys their bits (th_key_of_double): so when() is what was passed. And under a
+# GIL it has no mutex.
 #
 # Who asks for what is due, and knows when that will be, is one of two:
 #
@@ -90,7 +90,8 @@ cdef object unusual_call(LoopTimers self, str name, PyObject** args, Py_ssize_t 
     positional = [<object>args[i] for i in range(nargs)]
     named = {}
     if kwnames != NULL:
-        named = {<object>PyTuple_GET_ITEM(kwnames, i): <object>args[nargs + i] for i in range(PyTuple_GET_SIZE(kwnames))}
+        for i in range(PyTuple_GET_SIZE(kwnames)):
+            named[<object>PyTuple_GET_ITEM(kwnames, i)] = <object>args[nargs + i]
     return getattr(type(self.owner), name)(self.owner, *positional, **named)
 
 
@@ -222,6 +223,7 @@ cdef int fire_due(LoopTimers self) except -1:
     cdef th_core* c = &self.loop.core
     cdef th_loop_handle* h
     cdef PyObject* result
+    self.announced = False
     if not run_waits(self):
         collect_due(self)
     th_lock(c)
@@ -247,6 +249,7 @@ cdef list take_due(LoopTimers self):
     cdef th_core* c = &self.loop.core
     cdef th_loop_handle* h
     cdef list handles = []
+    self.announced = False
     collect_due(self)
     th_lock(c)
     sort_run(c)
@@ -334,7 +337,7 @@ cdef list ready_files(dict keys, epoll_event* events, int n):
 
 cdef class LoopTimers:
     """The timers of one event loop. timerheap.asyncio makes subclasses, with what is seldom and better done in Python:
-    TimerHandle, report(handle, exception), note_repr(handle), plan(), is_monotonic(time method)."""
+    TimerHandle, report(handle, exception), note_cancel(handle), plan(), is_monotonic(time method)."""
 
     _cancelled = False                      # to the loop it is a handle to run, see _run
 
