@@ -80,7 +80,7 @@ class _Timers(LoopTimers):
         compiled = not isinstance(method, FunctionType)
         return compiled and abs(self.owner.time() - base_events.BaseEventLoop.time(self.owner)) < 1
 
-    def check_call(self, method: str, callback: object) -> None:
+    def check_call(self, method: str, callback: Any) -> None:
         """For debug mode."""
         if self.thread is not None and self.thread != get_ident():
             raise RuntimeError("Non-thread-safe operation invoked on an event loop other than the current one")
