@@ -338,6 +338,17 @@ def test_what_the_pool_cancels_reaches_on_error(errors):
     heap.close()
 
 
+def test_on_error_may_close_the_heap_whose_job_has_never_run():
+    """The job's future alone tells of the failure, in whatever thread it ends."""
+    future, closed = Future(), threading.Event()
+    keeper = Keeper(lambda: future)
+    heap = TimerHeap(executor=keeper, on_error=lambda exc, timer: (heap.close(), closed.set()))
+    AfterFunc(0, print, "never", heap=heap)
+    kept_jobs(heap, keeper)
+    Background(future.set_exception, OSError("broken")).result()
+    assert closed.wait(PATIENCE)
+
+
 def test_an_executor_may_return_anything():
     """Its own future, that of an event loop, nothing at all: then the job itself tells what it has come to."""
     calls, errors = [], []

@@ -15,6 +15,9 @@
 # future ends with that the job has not reported itself (it could not be pickled, the pool broke or was shut down) is
 # reported when it ends.
 #
+# Without a GIL the worker and the job's thread meet in it: what both touch, they touch in the job's critical section, but
+# for the state.
+#
 # A periodic timer's next job is not submitted before the last one is over, called off, or away where nothing tells its
 # end.
 
@@ -45,8 +48,7 @@ cdef class Job:
 
     def __call__(self):
         cdef PyObject* context = NULL
-        self.thread = current_thread()
-        if not th_move(&self.state, JOB_WAITS, JOB_RUNS):
+        if not begin(self, JOB_WAITS):
             return
         if enter_fresh_context(&context):
             exc = failure(invoke(&self.timer.t), <PyObject*>self.timer.t.func)
@@ -62,9 +64,11 @@ cdef class Job:
         from functools import partial
         cdef th_timer* t = &self.timer.t
         cdef th_block* block
-        if not th_move(&self.state, JOB_WAITS, JOB_AWAY) and self.state != JOB_AWAY:
+        if not th_move(&self.state, JOB_WAITS, JOB_AWAY) and th_word(&self.state) != JOB_AWAY:
             return partial, (int,)      # called off: nothing to do there
-        if self.unheard:
+        with cython.critical_section(self):     # in which follow looks whether it is away: one of the two strikes it
+            unheard = self.unheard
+        if unheard:
             strike(self)
         args = []
         if th_fixed_flags(t) & TH_ARGS_ONE:
@@ -80,7 +84,7 @@ cdef class Job:
         """The future is done. What the job has not reported itself has kept it from running, or from coming back."""
         cdef PyObject* result
         cdef bint cancelled
-        if not (th_move(&self.state, JOB_WAITS, JOB_RUNS) or th_move(&self.state, JOB_AWAY, JOB_RUNS)):
+        if not (begin(self, JOB_WAITS) or begin(self, JOB_AWAY)):
             return
         result = call_method(<PyObject*>future, <PyObject*>EXCEPTION, NULL)
         cancelled = result == NULL      # it raises then
@@ -89,7 +93,9 @@ cdef class Job:
         else:
             exc = <object>result
             decref(result)
-        if exc is not None and not (cancelled and self.unwanted):
+        with cython.critical_section(self):
+            unwanted = self.unwanted
+        if exc is not None and not (cancelled and unwanted):
             report(self.timer.heap, hook_for(self), exc, self.timer)
         finish(self, JOB_DONE)
 
@@ -111,6 +117,15 @@ cdef object hook_for(Job job):
     return hook
 
 
+cdef bint begin(Job job, uint32_t state):
+    """Whether this thread has taken the job out of that state, to run it or to report how it has ended."""
+    with cython.critical_section(job):
+        begun = th_move(&job.state, state, JOB_RUNS)
+        if begun:
+            job.thread = current_thread()
+    return begun
+
+
 cdef int strike(Job job) except -1:
     """Nobody waits for the job any more."""
     end_call(job.timer, job.call)
@@ -121,8 +136,9 @@ cdef int strike(Job job) except -1:
 
 cdef int finish(Job job, uint32_t state) except -1:
     strike(job)
-    job.future = None
-    th_set_word(&job.state, state)
+    with cython.critical_section(job):
+        future, job.future = job.future, None
+        th_set_word(&job.state, state)
     return 0
 
 
@@ -152,14 +168,15 @@ cdef int follow(Job job, future) except -1:
     follows = None
     if getattr(type(future), "_asyncio_future_blocking", None) is None:
         follows = getattr(future, "add_done_callback", None)
-    job.unheard = follows is None
-    if job.unheard and th_word(&job.state) == JOB_AWAY:
-        strike(job)
+    with cython.critical_section(job):
+        state = th_word(&job.state)
+        job.unheard = follows is None
+        if follows is not None and state != JOB_DONE and state != JOB_OFF:
+            job.future = future         # until finish
     if follows is not None:
-        job.future = future
         follows(job.ended)
-        if job.state == JOB_DONE:
-            job.future = None
+    elif state == JOB_AWAY:
+        strike(job)
     return 0
 
 
@@ -179,8 +196,10 @@ cdef bint end_jobs(TimerHeap heap, int64_t until) except -1:
 
 
 cdef int call_off(Job job) except -1:
-    job.unwanted = True
-    cancel = getattr(job.future, "cancel", None)
+    with cython.critical_section(job):
+        job.unwanted = True
+        future = job.future
+    cancel = getattr(future, "cancel", None)
     cancelled = th_move(&job.state, JOB_WAITS, JOB_OFF)
     try:
         if cancel is not None and cancel() and not cancelled:
@@ -197,11 +216,11 @@ cdef bint await_job(Job job, int64_t until) except -1:
     cdef bint late = False
     while not late:
         late = th_monotonic() >= until      # as await_end does
-        state = th_word(&job.state)
-        mine = state == JOB_RUNS and job.thread == current_thread()
-        if state == JOB_DONE or state == JOB_OFF or state == JOB_CLOSES or mine:
-            return True
-        if state == JOB_AWAY and job.unheard:
+        with cython.critical_section(job):
+            state = th_word(&job.state)
+            mine = state == JOB_RUNS and job.thread == current_thread()
+            untold = state == JOB_AWAY and job.unheard
+        if state == JOB_DONE or state == JOB_OFF or state == JOB_CLOSES or mine or untold:
             return True
         with nogil:
             th_await_word(&job.state, state, min(until, signals_at()))
@@ -217,7 +236,9 @@ cdef list enter_close():
     cdef list mine = []
     for heap in live_heaps():
         for job in list(heap.jobs or ()):
-            if job.thread == current_thread() and th_move(&job.state, JOB_RUNS, JOB_CLOSES):
+            with cython.critical_section(job):
+                closes = job.thread == current_thread() and th_move(&job.state, JOB_RUNS, JOB_CLOSES)
+            if closes:
                 th_wake_word(&job.state)
                 mine.append(job)
     if th_my_post != NULL:
