@@ -103,7 +103,7 @@ def unlist_worker(worker):
     cdef dict listed = listed_threads()
     for ident in (worker._ident, threading.get_ident()):
         if listed.get(ident) is worker:
-            del listed[ident]
+            listed.pop(ident, None)     # without a GIL its thread and its starter may do this at once, see try_start
 
 
 def be_watched():
