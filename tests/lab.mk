@@ -24,8 +24,8 @@ build/pages.so: tests/pages/shim.c tests/pages/paging.h
 	@mkdir -p $(@D)
 	@$(CC) -O1 -Wall -Wextra -Werror -shared -fPIC $< -o $@ -ldl
 
-## make asan, make ubsan, make tsan                      the tests and the ledger with a GIL, the core under
-##                   that sanitizer (gcc)                PYTEST_ARGS='-k fork' OPERATIONS=1000000 SEED=1
+## make asan, make ubsan, make tsan                      the tests and the ledger with a GIL, the core under that
+##                   sanitizer (asan: clang-19, else gcc) PYTEST_ARGS='-k fork' OPERATIONS=1000000 SEED=1
 # With a GIL, on an interpreter that is not instrumented: so the runtime comes by LD_PRELOAD and sees what goes through
 # the C library. That is enough for the GIL, a pthread mutex and condition variable, and for each allocation once
 # PYTHONMALLOC says malloc. LeakSanitizer is off: the interpreter keeps what it made until the process ends, and the
@@ -33,6 +33,10 @@ build/pages.so: tests/pages/shim.c tests/pages/paging.h
 # goes on until then, and into the children of a fork, which it would otherwise not let start threads.
 .PHONY: asan ubsan tsan
 asan tsan: export PYTHONMALLOC = malloc
+# A runtime takes its locks around a fork since clang 17 and gcc 14. With an older one (gcc is what is left without a
+# clang-19) a child whose parent has threads that begin, end or allocate meanwhile waits now and then for ever for a lock
+# that one of these held.
+asan: export CC := $(if $(filter-out default,$(origin CC)),$(CC),$(or $(notdir $(wildcard /usr/bin/clang-19)),gcc))
 # Its own signal stack of each thread is taken down so late that gcc 12's runtime reports itself.
 asan: export ASAN_OPTIONS = detect_leaks=0:exitcode=66:use_sigaltstack=0
 ubsan: export UBSAN_OPTIONS = halt_on_error=1:print_stacktrace=1:exitcode=66
@@ -45,7 +49,8 @@ asan ubsan tsan: %: $(venv)-%/.with-test $(venv)-%/.with-cli
 		--operations $(or $(OPERATIONS),1000000) $(STRESS_ARGS)
 
 # `run` with a sanitizer's runtime loaded first, that of the compiler which builds the extension.
-sanitized = LD_PRELOAD=$$($(sanitizing_cc) -print-file-name=lib$(1).so) $(call run,$(venv)-$(1))
+sanitized = LD_PRELOAD=$$($(sanitizing_cc) -print-file-name=$(runtime)) $(call run,$(venv)-$(1))
+runtime = $(if $(findstring clang,$(sanitizing_cc)),libclang_rt.$(1)-$$(uname -m).so,lib$(1).so)
 sanitizing_cc = $(if $(filter default,$(origin CC)),gcc,$(CC))
 # What setup.py calls the sanitizer of an environment's name; the Makefile's rule for an environment asks.
 sanitizer = $(if $(filter asan,$(1)),address)$(if $(filter ubsan,$(1)),undefined)$(if $(filter tsan,$(1)),thread)
