@@ -129,7 +129,9 @@ def test_a_parked_worker_blocks_all_signals_but_those_of_its_own_faults():
     """)
 
 
-@pytest.mark.skipif(SANITIZER == "asan", reason="after faulthandler its runtime ends the process, not the signal")
+@pytest.mark.skipif(
+    SANITIZER in ("asan", "tsan"), reason="after faulthandler its runtime ends the process, not the signal"
+)
 def test_faulthandler_reports_a_crash_of_the_worker():
     from helpers import run_python
 

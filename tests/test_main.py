@@ -228,6 +228,7 @@ def test_threads_compares_one_worker_with_a_thread_each(tmp_path):
     assert "AfterFunc" in run("threads", "--timers", "50", cwd=tmp_path).stdout
 
 
+@pytest.mark.skipif(SANITIZER == "tsan", reason="bash does not start with its runtime")
 @pytest.mark.parametrize("report", [SMALL, ("threads", "--timers", "20"), ("info",), ("info", "--json"), ("--help",)])
 @pytest.mark.parametrize("stdout", [">&-", ">&- 2>&-", ">&- <&-", ">/dev/full", "| :"])
 def test_a_stdout_that_takes_nothing_ends_it_with_a_sentence(tmp_path, report, stdout):
@@ -246,6 +247,7 @@ def test_a_stdout_that_takes_nothing_ends_it_with_a_sentence(tmp_path, report, s
     assert done.stdout == ""
 
 
+@pytest.mark.skipif(SANITIZER == "tsan", reason="bash does not start with its runtime")
 @pytest.mark.parametrize("stderr", ["2>&-", "2>/dev/full", "2>&- <&-"])
 def test_a_stderr_that_takes_nothing_costs_the_progress_only(tmp_path, stderr):
     command_line = f"{shlex.join([sys.executable, '-m', 'timerheap', *SMALL, '--json'])} {stderr}"

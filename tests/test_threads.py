@@ -49,6 +49,7 @@ def test_a_heap_without_timers_has_no_thread():
     run_ok(COUNTING + "heap = TimerHeap('idle'); assert native() == 1; heap.close()")
 
 
+@pytest.mark.skipif(SANITIZER == "tsan", reason="the runtime has a thread of its own, which is counted")
 def test_channel_timers_need_no_thread():
     """Not even where none can be had, and where the program is ending; a callback has its worker as ever."""
     run_ok(COUNTING + """
