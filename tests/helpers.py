@@ -49,6 +49,16 @@ def wait_until(condition, timeout=PATIENCE):
         time.sleep(0.001)
 
 
+def turns(count, seconds=10.0):
+    """range(count), cut short after so many seconds: on a busy machine, under a sanitizer, a hand-over between threads
+    takes a tenth of one."""
+    end = time.monotonic() + seconds
+    for turn in range(count):
+        yield turn
+        if time.monotonic() > end:
+            break
+
+
 def run_threads(count, target):
     """Run `target(index)` in `count` threads released together; their results, in index order.
 
