@@ -33,9 +33,8 @@ build/pages.so: tests/pages/shim.c tests/pages/paging.h
 # goes on until then, and into the children of a fork, which it would otherwise not let start threads.
 .PHONY: asan ubsan tsan
 asan tsan: export PYTHONMALLOC = malloc
-# A runtime takes its locks around a fork since clang 17 and gcc 14. With an older one (gcc is what is left without a
-# clang-19) a child whose parent has threads that begin, end or allocate meanwhile waits now and then for ever for a lock
-# that one of these held.
+# A runtime takes its locks around a fork since clang 17 and gcc 14. With an older gcc, for want of a clang-19, the child
+# of a process whose threads begin, end or allocate meanwhile waits now and then for ever for a lock that one of them held.
 asan: export CC := $(if $(filter-out default,$(origin CC)),$(CC),$(or $(notdir $(wildcard /usr/bin/clang-19)),gcc))
 # Its own signal stack of each thread is taken down so late that gcc 12's runtime reports itself.
 asan: export ASAN_OPTIONS = detect_leaks=0:exitcode=66:use_sigaltstack=0
