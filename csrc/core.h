@@ -360,6 +360,12 @@ static inline size_t th_run_head(const th_core *c)
     return __atomic_load_n(&c->run_head, __ATOMIC_RELAXED);
 }
 
+/* For who reads beside a hand-over, and looks again under M before relying on it. */
+static inline uint32_t th_generation(const th_core *c)
+{
+    return __atomic_load_n(&c->generation, __ATOMIC_RELAXED);
+}
+
 /* A millisecond, for whoever has nothing to go on with. */
 static inline void th_nap(void)
 {

@@ -97,6 +97,7 @@ cdef extern from "core.h" nogil:
     void th_signal_all(th_core* c)
     size_t th_next_entry(th_core* c)
     size_t th_run_head(const th_core* c)
+    uint32_t th_generation(const th_core* c)
     void th_nap()
     void th_count(size_t* counter, int by)
     size_t th_counted(const size_t* counter)

@@ -249,7 +249,7 @@ static inline void th_post_take(th_post *post)
     c->losers = loser;
     c->post = post;
     c->spare = NULL;
-    c->generation++;
+    __atomic_store_n(&c->generation, c->generation + 1, __ATOMIC_RELAXED);
     c->handovers++;
     post->turn = c->generation;
 }

@@ -204,7 +204,7 @@ cdef void fire_run(TimerHeap heap, uint32_t turn) noexcept:
     cdef bint told = False
     # A callback may fork: in the child the run has been let go of, and a new worker may already fill it. Or it was
     # handed over while a callback, or a finalizer, took its time.
-    while c.generation == turn and c.run_head < c.run_len and not c.exiting:
+    while th_generation(c) == turn and th_run_head(c) < c.run_len and not c.exiting:
         if context == NULL and not c.closed:
             if enter_fresh_context(&context):
                 continue            # finalizers may have run
