@@ -2,7 +2,6 @@
 #ifndef TIMERHEAP_PLATFORM_POSIX_H
 #define TIMERHEAP_PLATFORM_POSIX_H
 
-/* No signal ends a wait for a word. */
 #define TH_EPOLL 0 /* selectors wait by Python's own */
 
 struct epoll_event {
@@ -21,6 +20,7 @@ static inline int th_epoll_wait(int fd, struct epoll_event *events, int most, in
     return -1;
 }
 
+/* No signal ends a wait for a word. */
 #define TH_SIGNALS_EVERY (TH_NS_PER_S / 20)
 
 #define TH_MAP_LAZY 0
