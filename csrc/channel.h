@@ -26,6 +26,10 @@
  * channels one after another, not all at one moment: what it has seen ready it takes only if it is so still, and
  * what changes behind its back is noted. Never held together with a heap's M; no Python under it (see core.h).
  *
+ * A waiter need not be a thread: a coroutine stands in line by a th_waiter as well. What it has instead of a word to
+ * sleep on is a bell, core/bells.pxi: whoever wakes it puts the bell among th_told, and rings it, which takes Python,
+ * as soon as C is free.
+ *
  * A fork copies lines whose waiters are not in the child: lines of an earlier generation are void there. An arming of
  * an earlier epoch is void as well (close() and fork begin a new one); what is live but of an earlier epoch, in a heap
  * that is open, was armed before a fork, and to wait for it is an error.
@@ -70,7 +74,13 @@ typedef struct th_group {
     uint64_t mark; /* core->turns when it joined or was told to look again; guard C */
 } th_group;
 
-/* A blocked thread. Lives in that thread's call. */
+/* What wakes a waiter that is no thread. */
+typedef struct th_bell {
+    struct th_bell *next; /* among th_told; guard C */
+    void *object;         /* PyObject *, the Bell that this is in */
+} th_bell;
+
+/* A blocked thread, and lives in that thread's call; or a coroutine, see core/loop_channels.pxi. */
 typedef struct th_waiter {
     th_node *nodes; /* one for each channel, in the order of the arguments */
     size_t count;
@@ -82,6 +92,7 @@ typedef struct th_waiter {
     int again;              /* all of them are; guard C */
     uint64_t arrival;       /* its number among all waiters, 0 before it first joined a line; guard C */
     _Atomic uint32_t woken; /* its word: 0 while it sleeps, or is about to, and there is nothing to look at */
+    th_bell *bell;          /* a coroutine's while woken is 0, with a reference to its object; else NULL; guard C */
 } th_waiter;
 
 static pthread_mutex_t th_channels = PTHREAD_MUTEX_INITIALIZER;  /* C */
@@ -89,6 +100,8 @@ static atomic_int th_channels_contended;                         /* threads bloc
 static uint32_t th_forks;                                        /* between the first process and this; guard C */
 static uint64_t th_random_state = UINT64_C(0x9E3779B97F4A7C15);  /* guard C */
 static uint64_t th_arrivals;                                     /* waiters so far; guard C */
+static _Atomic(th_bell *) th_told;                               /* bells to ring; guard C to write */
+static th_bell *th_told_last;                                    /* guard C */
 
 /* Debug builds count the steps between two offers of C, for a test of what a slice may be: channels looked at, nodes
  * put into lines, waiters woken, and so on. */
@@ -250,6 +263,32 @@ static inline void th_leave_ring(th_group *g)
     g->next->prev = g->prev;
 }
 
+/* Without C: whether there are bells to ring. Whoever has put one there finds it, unless it is being rung. */
+static inline int th_bells(void)
+{
+    return atomic_load_explicit(&th_told, memory_order_relaxed) != NULL;
+}
+
+/* All of them, in the order in which they were told, with a reference to the object of each. */
+static inline th_bell *th_take_bells(void)
+{
+    th_assert_chan_held();
+    th_bell *first = atomic_load_explicit(&th_told, memory_order_relaxed);
+    atomic_store_explicit(&th_told, NULL, memory_order_relaxed);
+    return first;
+}
+
+static inline void th_tell(th_bell *bell)
+{
+    th_assert_chan_held();
+    bell->next = NULL;
+    if (th_bells())
+        th_told_last->next = bell;
+    else
+        atomic_store_explicit(&th_told, bell, memory_order_relaxed);
+    th_told_last = bell;
+}
+
 /* True if that took a call that wakes threads. */
 static inline int th_wake(th_waiter *w)
 {
@@ -257,6 +296,11 @@ static inline int th_wake(th_waiter *w)
     th_step();
     if (atomic_exchange(&w->woken, 1))
         return 0;
+    if (w->bell != NULL) {
+        th_tell(w->bell);
+        w->bell = NULL;
+        return 0;
+    }
     th_wake_sleepers((uint32_t *)&w->woken, 1);
     return 1;
 }
@@ -304,6 +348,15 @@ static inline void th_stay_awake(th_waiter *w)
 {
     th_assert_chan_held();
     atomic_store(&w->woken, 1);
+}
+
+/* Likewise for a coroutine. Its bell, with a reference, if it has not been told; else NULL. */
+static inline th_bell *th_take_bell(th_waiter *w)
+{
+    th_bell *bell = w->bell;
+    th_stay_awake(w);
+    w->bell = NULL;
+    return bell;
 }
 
 /* Sleep until woken, the absolute deadline, a signal, or for no reason. Returns EINTR after a signal, else 0. */

@@ -24,6 +24,9 @@ cdef extern from "channel.h" nogil:
         th_core* core
         th_waiter* waiter
         uint64_t mark
+    ctypedef struct th_bell:
+        th_bell* next
+        void* object
     ctypedef struct th_waiter:
         th_node* nodes
         size_t count
@@ -33,6 +36,8 @@ cdef extern from "channel.h" nogil:
         size_t watched
         th_node* changed
         bint again
+        th_bell* bell
+    uint32_t th_forks
     size_t th_longest_slice()
     void th_assert_chan_held()
     void th_chan_lock()
@@ -44,12 +49,15 @@ cdef extern from "channel.h" nogil:
     bint th_leave_line(th_node* node)
     void th_join_ring(th_group* g)
     void th_leave_ring(th_group* g)
+    bint th_bells()
+    th_bell* th_take_bells()
     bint th_wake(th_waiter* w)
     bint th_note(th_node* node)
     bint th_note_head(th_chan* ch)
     th_node* th_next_changed(th_waiter* w)
     void th_rearm_wait(th_waiter* w)
     void th_stay_awake(th_waiter* w)
+    th_bell* th_take_bell(th_waiter* w)
     int th_wait(th_waiter* w, int64_t deadline)
     unsigned long th_slack_fine()
     void th_slack_restore(unsigned long slack)

@@ -110,10 +110,12 @@ typedef struct th_core {
     int64_t patience;        /* ns that a callback may hold the post for; 0: for ever. This and the next are set once */
     int64_t tolerance;       /* ns by which a wake-up may be put off */
 
-    int manual;              /* virtual time */
+    int driven;              /* no worker: who turns the clock fires, or an event loop */
+    int manual;              /* virtual time; driven as well */
     _Atomic int64_t manual_now;
     uint64_t driver;         /* manual heaps: th_thread() of the thread that made it */
-    _Atomic uint64_t advancer; /* manual heaps: th_thread() of the thread in advance(), else 0 */
+    _Atomic uint64_t advancer; /* driven heaps: th_thread() of the thread in advance(), or in a loop's turn, else 0 */
+    th_flag closing;         /* heaps of loops: the advancer waits in a close() itself, so often; guard M */
     _Atomic int64_t manual_due; /* up to here channel timers are ready: manual_now, and what nobody can tell from it */
 
     sigset_t callback_mask;  /* signals blocked in callbacks: as in the thread that started the first worker. This and

@@ -68,9 +68,11 @@ cdef extern from "core.h" nogil:
         uint32_t generation
         int64_t patience
         int64_t tolerance
+        int driven
         int manual
         uint64_t driver
         uint64_t advancer
+        int closing
         void* ring          # th_group*, see channel.pxd
         uint64_t turns
     uint64_t th_thread()

@@ -61,7 +61,7 @@ static void th_after_fork_in_parent(void)
 /* What th_before_fork has found consistent, and nobody else can see yet. */
 static void th_disown(th_core *c)
 {
-    c->left_holding += c->live > 0 && !c->manual; /* a child may fork before its hook has run */
+    c->left_holding += c->live > 0 && !c->driven; /* a child may fork before its hook has run */
     c->inherited = c->seq;
     c->cancelled += c->live;
     c->live = c->len = c->rising = 0;
@@ -93,8 +93,11 @@ static void th_after_fork_in_child(void)
         c->ring = NULL;
         if (c->advancer != th_thread())
             c->advancer = 0; /* that thread is not in the child */
+        if (c->driven && !c->manual)
+            c->wake_at = TH_NEVER; /* a loop that has not been asked for anything */
+        c->closing = 0;
         c->exiting = c->firing = 0;
-        c->running = c->ready = c->manual;
+        c->running = c->ready = c->driven;
         c->pausing = 1;
     }
 }
@@ -105,7 +108,7 @@ static inline void th_settle_child(int ending)
     pthread_mutex_lock(&th_list);
     for (th_core *c = th_first; c; c = c->next) {
         th_lock(c);
-        c->exiting = ending && !c->manual;
+        c->exiting = ending && !c->driven;
         c->pausing = 0;
         th_unlock(c);
     }

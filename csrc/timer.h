@@ -24,7 +24,9 @@
  *   standby    the second thread of a heap with patience, which watches the worker [monitor, sysmon]
  *   hand-over  the standby gets the worker's post, and the rest of the run, while a callback goes on [retake]
  *   loser      the worker that has lost its post so, and is still in that callback
- *   turn       the generation in which a thread got its run: in another one it has lost it
+ *   turn       the generation in which a thread got its run: in another one it has lost it; of a loop's heap, the call
+ *              in which the loop fires one
+ *   driven     a heap without a worker: who turns its clock fires what is due, or an event loop
  *   handle     the Python object: a Timer
  *   arming     one making or reset of a timer, numbered heap-wide by seq [generation]
  *   inherited  armed by the parent of a fork, and seen in its child, where it is void
@@ -34,7 +36,8 @@
  *   sweep      the walk that takes dead keys out [compaction]
  *   slice      the steps of long work under one hold of a mutex, which is offered to others behind it [time slice]
  *   put aside  a handle that CPython destroys later, for want of stack, see handles.pxi [trashcan]
- *   waiter     a thread blocked in a receive; its watches, and the ring that it is in: see channel.h
+ *   bell       what wakes a coroutine that waits, see bells.pxi
+ *   waiter     a thread blocked in a receive, or a coroutine; its watches, and the ring that it is in: see channel.h
  *   line       the waiters of one channel, in their order [wait queue]
  *
  * A record lives in one of two places and never moves while something points at it:

@@ -4,6 +4,7 @@ Nothing here can hang: every wait has an end, and a process that outlives its ow
 dump the stacks of all its threads before it dies.
 """
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -39,6 +40,19 @@ asks_proc = pytest.mark.skipif(
 
 FAR = 3600.0
 """A delay, in seconds, that no test lives to see the end of."""
+
+
+def loop_classes():
+    """The event loops that tests of timerheap.asyncio run on, for parametrize: asyncio's own, ours, and uvloop's."""
+    from timerheap.asyncio import EventLoop
+
+    loops = [pytest.param(asyncio.SelectorEventLoop, id="stock"), pytest.param(EventLoop, id="EventLoop")]
+    try:
+        from uvloop import Loop
+    except ImportError:
+        missing = pytest.mark.skip(reason="uvloop is not installed: pip install 'timerheap[green]'")
+        return [*loops, pytest.param(None, id="uvloop", marks=missing)]
+    return [*loops, pytest.param(Loop, id="uvloop")]
 
 
 def wait_until(condition, timeout=PATIENCE):

@@ -34,6 +34,14 @@ cdef class ManualHeap(TimerHeap):
 
 
 @cython.final
+cdef class LoopHeap(TimerHeap):
+    cdef object loop          # a weak reference to the event loop
+    cdef object handle        # of the turn that the loop has planned, or None; the loop's thread's, as is the next
+    cdef int64_t handle_at    # when that comes
+    cdef object leaving       # what a callback has raised that leaves run_forever; of the turn's thread
+
+
+@cython.final
 cdef class Timer:
     cdef readonly TimerHeap heap
     cdef th_timer t

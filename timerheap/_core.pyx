@@ -44,9 +44,11 @@ the parts that work on objects stand above those that make them; and timerproc, 
     thread.pxi        the worker's thread: start, end, exit
     worker.pxi        timerproc: launch, fire, hand over                        <- callbacks run
     fork.pxi          what a fork takes of Python, csrc/fork.h having the rest  <- a fork is handled
+    bells.pxi         telling coroutines                                        <- a coroutine is woken
     channel_states.pxi  a channel's states: arm, take, stop                     <- a channel timer's as well
     pending.pxi       a snapshot of what is armed
     timerheap.pxi     TimerHeap
+    loop_heap.pxi     LoopHeap: the heap of an event loop                       <- a loop's callbacks run
     default.pxi       the default heap
     watches.pxi       the deadlines that a blocked receiver watches
     receive.pxi       looking, waiting in line, receiving                       <- receivers sleep
@@ -55,6 +57,7 @@ the parts that work on objects stand above those that make them; and timerproc, 
     afterfunc.pxi     AfterFunc, every
     ticker.pxi        Ticker, tick
     select.pxi        select, sleep
+    loop_channels.pxi await channel, async for                                  <- coroutines wait
     manual.pxi        ManualHeap, and what it shows the collector
     loop_handles.pxi  the handles of an event loop's timers
     loop_timers.pxi   LoopTimers, the timers of an event loop                   <- the loop calls back
@@ -97,9 +100,11 @@ include "core/jobs.pxi"
 include "core/thread.pxi"
 include "core/worker.pxi"
 include "core/fork.pxi"
+include "core/bells.pxi"
 include "core/channel_states.pxi"
 include "core/pending.pxi"
 include "core/timerheap.pxi"
+include "core/loop_heap.pxi"
 include "core/default.pxi"
 include "core/watches.pxi"
 include "core/receive.pxi"
@@ -108,6 +113,7 @@ include "core/timer.pxi"
 include "core/afterfunc.pxi"
 include "core/ticker.pxi"
 include "core/select.pxi"
+include "core/loop_channels.pxi"
 include "core/manual.pxi"
 include "core/loop_handles.pxi"
 include "core/loop_timers.pxi"

@@ -26,6 +26,7 @@ from types import FunctionType, new_class
 from typing import TYPE_CHECKING
 
 from timerheap._core import EPOLL, LoopTimers
+from timerheap._loop_heap import heap, select
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 else:
     _Loop = object
 
-__all__ = ["EventLoop", "loop_class", "new_event_loop", "run"]
+__all__ = ["EventLoop", "heap", "loop_class", "new_event_loop", "run", "select"]
 
 _LONGEST = 24 * 3600.0  # seconds of one wait: more than some systems take
 

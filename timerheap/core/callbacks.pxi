@@ -6,13 +6,35 @@
 
 cdef object ExceptHookArgs = threading.ExceptHookArgs
 cdef str CLOSE = "close"
+cdef tuple LEAVING = (KeyboardInterrupt, SystemExit)    # what asyncio lets out of a loop
 
 
 # ---- errors ---------------------------------------------------------------------------------------------------------
 
+cdef inline bint looped(th_core* c) noexcept nogil:
+    """Whether an event loop drives the heap."""
+    return c.driven and not c.manual
+
+
 def report_to_threading(exc, timer):
     """The default on_error: what an exception in a thread's target would get."""
     threading.excepthook(ExceptHookArgs((type(exc), exc, exc.__traceback__, threading.current_thread())))
+
+
+def report_to_loop(exc, timer):
+    """The default on_error of a loop's heap: what an exception in a callback of the loop's own would get."""
+    cdef LoopHeap heap = timer.heap
+    heap.loop().call_exception_handler(
+        {"message": f"Exception in callback of {timer!r}", "exception": exc, "timer": timer})
+
+
+cdef void leave_run_forever(LoopHeap heap, object exc) noexcept:
+    """KeyboardInterrupt and SystemExit leave run_forever at once. The turn is over then: fire_run finds that it has
+    lost the run, as by a hand-over, and what is left of that is fired in the next turn."""
+    heap.leaving = exc
+    th_lock(heap.core)
+    heap.core.generation += 1
+    th_unlock(heap.core)
 
 
 cdef object hook_of(TimerHeap heap):
@@ -23,18 +45,27 @@ cdef object hook_of(TimerHeap heap):
 
 
 cdef void report(TimerHeap heap, object on_error, object exc, object timer) noexcept:
-    """Hand what a callback raised to on_error or threading.excepthook, as the current exception. What the hook itself
-    raises goes to sys.unraisablehook: the worker lives on."""
-    cdef object hook = on_error if on_error is not None else report_to_threading
+    """Hand what a callback raised to on_error or threading.excepthook, or that of the loop, as the current exception.
+    What the hook itself raises goes to sys.unraisablehook: the worker lives on. In a loop what leaves that is left
+    for its end of the turn."""
+    cdef object hook = on_error
     cdef PyObject* result
-    cdef PyObject* before = get_handled()
+    cdef PyObject* before
     th_count(&heap.core.errors, 1)
+    if looped(heap.core) and isinstance(exc, LEAVING):
+        leave_run_forever(<LoopHeap>heap, exc)
+        return
+    before = get_handled()
+    if hook is None:
+        hook = report_to_loop if looped(heap.core) else report_to_threading
     set_handled(<PyObject*>exc)
     result = call_objects(<PyObject*>hook, <PyObject*>exc, <PyObject*>timer, NULL)
-    if result == NULL:
-        write_unraisable(<PyObject*>hook)
-    else:
+    if result != NULL:
         decref(result)
+    elif looped(heap.core) and error_matches(LEAVING):
+        leave_run_forever(<LoopHeap>heap, take_exception())
+    else:
+        write_unraisable(<PyObject*>hook)
     set_handled(before)
     xdecref(before)
 

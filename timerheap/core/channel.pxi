@@ -1,5 +1,9 @@
 # Channel: the receiving end of a channel timer.
 
+cdef object (*await_channels)(tuple channels)       # for coroutines; loop_channels.pxi has both
+cdef object (*await_next)(Channel channel)
+
+
 @cython.final
 @cython.no_gc
 cdef class Channel:
@@ -47,6 +51,11 @@ cdef class Channel:
         taken = chan_take(&self.ch, now, &when)
         th_chan_unlock()
         return to_seconds(when) if taken else None
+
+    def __await__(self):
+        """recv() in a coroutine of asyncio's: no thread waits. When it is cancelled, the value stays.
+        """
+        return await_channels((self,))
 
     def __repr__(self):
         return f"<timerheap.Channel {'live' if chan_active(&self.ch) else 'idle'}>"

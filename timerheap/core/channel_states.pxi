@@ -48,7 +48,7 @@ cdef int chan_refuse() except -1:
 cdef inline object chan_arm(th_chan* ch, int64_t ns, int64_t period, bint revive):
     """Takes C. Arm or re-arm, ns from now. True if an earlier arming was live, or expired and not
     received; without revive nothing is done where none was."""
-    cdef bint was, closed
+    cdef bint was, closed, rings = False
     cdef int64_t when = th_deadline(th_now(ch.core), ns)
     th_chan_lock()
     closed = ch.core.closed
@@ -58,6 +58,7 @@ cdef inline object chan_arm(th_chan* ch, int64_t ns, int64_t period, bint revive
             chan_retire(ch)
         if not was or when < ch.when:
             th_note_head(ch)        # whose key would be too late
+            rings = th_bells()
         th_limit_due(ch.core, when)
         ch.when = when
         ch.period = period
@@ -69,6 +70,8 @@ cdef inline object chan_arm(th_chan* ch, int64_t ns, int64_t period, bint revive
             ch.core.chan_live += 1
             ch.core.chan_arms += 1
     th_chan_unlock()
+    if rings:
+        ring_bells()
     if closed and revive:
         chan_refuse()
     return was and not closed
@@ -76,14 +79,17 @@ cdef inline object chan_arm(th_chan* ch, int64_t ns, int64_t period, bint revive
 
 cdef inline object chan_stop(th_chan* ch):
     """Takes C.  True if there was something to cancel. What was armed before a fork is as any stopped channel then."""
-    cdef bint was
+    cdef bint was, rings = False
     th_chan_lock()
     was = th_chan_live(ch)
     if was:
         chan_retire(ch)
         th_note_head(ch)            # an iteration ends when its Ticker is stopped
+        rings = th_bells()
     ch.live = False
     th_chan_unlock()
+    if rings:
+        ring_bells()
     return was
 
 
@@ -116,8 +122,8 @@ cdef inline bint offer(size_t* work) noexcept nogil:
     return True
 
 
-cdef void wake_waiters(th_core* core) noexcept nogil:
-    """Takes C.  Everyone blocked on a channel of this heap looks again.
+cdef void wake_waiters(th_core* core) noexcept:
+    """Takes C.  Everyone who waits on a channel of this heap looks again.
 
     The ring turns past those who have been told. Who joins later, or is told by another thread meanwhile, has a mark
     that says so.
@@ -136,9 +142,10 @@ cdef void wake_waiters(th_core* core) noexcept nogil:
         work += STEPS_A_WAKE if th_wake(group.waiter) else 1
         offer(&work)
     th_chan_unlock()
+    ring_bells()
 
 
-cdef void close_channels(th_core* core) noexcept nogil:
+cdef void close_channels(th_core* core) noexcept:
     """Takes C.  Void every arming of this heap's channels and wake who waits for them."""
     th_chan_lock()
     core.epoch += 1

@@ -32,18 +32,18 @@ def before_fork():
     heaps = live_heaps()
     others = threading.active_count() - (mine == NULL)
     for heap in heaps:
-        others -= heap.core.running and not heap.core.manual
+        others -= heap.core.running and not heap.core.driven
     if others > 0:
         return
     left = th_monotonic() + FORK_GRACE
     for heap in heaps:
-        while heap.core.firing and th_monotonic() < left:
+        while heap.core.firing and not heap.core.driven and th_monotonic() < left:
             with nogil:
                 th_pause(FORK_GRACE // 500)
     for heap in heaps:
         leaving = posts_of(heap)        # before they can have left
         th_lock(heap.core)
-        leaves = heap.core.running and not heap.core.firing and not heap.core.manual
+        leaves = heap.core.running and not heap.core.firing and not heap.core.driven
         if leaves:
             heap.core.pausing = True
         th_unlock(heap.core)

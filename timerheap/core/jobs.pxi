@@ -227,13 +227,23 @@ cdef bint await_job(Job job, int64_t until) except -1:
     return False
 
 
+cdef void note_closing(th_core* c, int by) noexcept nogil:
+    """Takes M."""
+    th_lock(c)
+    c.closing += by
+    th_unlock(c)
+
+
 cdef list enter_close():
-    """This thread is going to wait in a close(): whoever waits for its jobs, or its worker, in another need not.
-    Returns what leave_close takes."""
+    """This thread is going to wait in a close(): whoever waits for its jobs, its worker, or its turn of a loop's heap,
+    in another need not. Returns what leave_close takes."""
     cdef TimerHeap heap
     cdef Job job
     cdef list mine = []
     for heap in live_heaps():
+        if looped(heap.core) and heap.core.advancer == th_thread():
+            note_closing(heap.core, 1)
+            mine.append(heap)
         for job in list(heap.jobs or ()):
             with cython.critical_section(job):
                 closes = job.thread == current_thread() and th_move(&job.state, JOB_RUNS, JOB_CLOSES)
@@ -246,9 +256,11 @@ cdef list enter_close():
 
 
 cdef void leave_close(list mine) noexcept:
-    cdef Job job
-    for job in mine:
-        th_move(&job.state, JOB_CLOSES, JOB_RUNS)
+    for waits in mine:
+        if isinstance(waits, Job):
+            th_move(&(<Job>waits).state, JOB_CLOSES, JOB_RUNS)
+        else:
+            note_closing((<TimerHeap>waits).core, -1)
     if th_my_post != NULL:
         th_post_note_closing(th_my_post, -1)
 

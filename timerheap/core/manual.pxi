@@ -33,7 +33,7 @@ cdef class ManualHeap(TimerHeap):
     """
 
     def __cinit__(self, *args, **kwargs):
-        self.core.manual = True
+        self.core.driven = self.core.manual = True
         self.core.running = self.core.ready = True
         self.core.exiting = False
         self.core.driver = th_thread()
@@ -113,13 +113,16 @@ cdef class ManualHeap(TimerHeap):
 
 # ---- what the collector is shown ------------------------------------------------------------------------------------
 
-# What is armed on a manual heap fires only if somebody turns the clock: a heap that nobody reaches any more goes with
-# all that its timers hold. So it shows that to the collector: functions and arguments of what is armed, while the
-# handles show their heap alone; and the handles that belong to it, see owned. Only attached threads work on a
-# manual heap: the world stands still, and nothing is half done.
+# What is armed on a manual heap fires only if somebody turns the clock, and on a loop's if that runs: a heap that
+# nobody reaches any more goes with all that its timers hold. So it shows that to the collector: functions and arguments
+# of what is armed, while the handles show their heap alone; and the handles that belong to it, see owned. Only attached
+# threads work on such a heap: the world stands still, and nothing is half done.
 
-cdef int (*heap_fields_traverse)(PyObject* self, visitproc visit, void* arg) noexcept
-cdef int (*heap_fields_clear)(PyObject* self) noexcept
+ctypedef int (*traverse_fields)(PyObject* self, visitproc visit, void* arg) noexcept
+ctypedef int (*clear_fields)(PyObject* self) noexcept
+
+cdef (traverse_fields)[2] heap_fields_traverse      # of ManualHeap, of LoopHeap
+cdef (clear_fields)[2] heap_fields_clear
 
 
 cdef inline int visit_armed(th_timer* t, visitproc visit, void* arg) noexcept:
@@ -130,7 +133,7 @@ cdef inline int visit_armed(th_timer* t, visitproc visit, void* arg) noexcept:
 cdef int heap_traverse(PyObject* self, visitproc visit, void* arg) noexcept:
     cdef th_core* c = (<TimerHeap>self).core
     cdef size_t i
-    cdef int result = heap_fields_traverse(self, visit, arg)
+    cdef int result = heap_fields_traverse[type(<object>self) is LoopHeap](self, visit, arg)
     if c == NULL:
         return result
     for i in range(c.len):
@@ -146,15 +149,14 @@ cdef int heap_clear(PyObject* self) noexcept:
     cdef th_core* c = (<TimerHeap>self).core
     if c != NULL:
         let_all_go(<TimerHeap>self)
-    return heap_fields_clear(self)
+    return heap_fields_clear[type(<object>self) is LoopHeap](self)
 
 
 cdef int reveal_timers(type cls) except -1:
-    """For ManualHeap."""
-    global heap_fields_traverse, heap_fields_clear
+    """For ManualHeap and LoopHeap."""
     cdef PyTypeObject* t = <PyTypeObject*>cls
-    heap_fields_traverse = <int (*)(PyObject*, visitproc, void*) noexcept>t.tp_traverse
-    heap_fields_clear = <int (*)(PyObject*) noexcept>t.tp_clear
+    heap_fields_traverse[cls is LoopHeap] = <traverse_fields>t.tp_traverse
+    heap_fields_clear[cls is LoopHeap] = <clear_fields>t.tp_clear
     t.tp_traverse = <traverseproc><void*>heap_traverse
     t.tp_clear = <inquiry><void*>heap_clear
     return 0

@@ -21,7 +21,7 @@ def forget(reference):
     if entry is not None:
         c = <th_core*><size_t>entry[1]
         th_lock(c)
-        c.ready = c.manual
+        c.ready = c.driven
         th_unlock(c)
 
 

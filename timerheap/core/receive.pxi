@@ -14,6 +14,7 @@ cdef enum outcome:
     STOPPED
     INHERITED
     DEADLOCK
+    NOT_READY             # only while receiving: there is nothing that has not been looked at
 
 
 cdef struct glance:
@@ -220,32 +221,49 @@ cdef void leave_lines(th_waiter* w, glance* g) noexcept nogil:
     w.changed = NULL
 
 
+cdef outcome look_in_line(th_waiter* w, glance* g, int64_t until, int64_t* when) noexcept nogil:
+    """Look at what w has not seen. NOT_READY: nothing was received, and until has not come on the clock."""
+    cdef outcome result
+    cdef bint late
+    th_assert_chan_held()
+    g.now = th_monotonic()
+    late = until != TH_NEVER and th_due(g.clock) >= until
+    if late and g.clock.manual:
+        w.again = True                  # whoever has turned the clock may have yet to say so
+    result = look(w, g, when)
+    if result == TIMED_OUT and not (late and g.ready == 0):     # else there was something, and may be more
+        return NOT_READY
+    return result
+
+
+cdef inline int64_t when_to_wake(th_waiter* w, glance* g, int64_t until) noexcept nogil:
+    """Until when w may sleep, which has seen all."""
+    cdef int64_t wake_at = w.watches[0].when if w.watched else TH_NEVER
+    th_assert_chan_held()
+    debug_watches(w)
+    return wake_at if g.clock.manual else min(wake_at, until)
+
+
 cdef outcome wait_lines(th_waiter* w, glance* g, int64_t until, int64_t* when) noexcept nogil:
-    """Takes C. Block in line until there is something to receive, until has come on the clock, or a signal arrived."""
+    """Takes C. Block in line until there is something to receive, until has come on the clock, a signal arrived, or
+    there are bells to ring."""
     cdef outcome result
     cdef int64_t look_at = signals_at()
     cdef int64_t wake_at
-    cdef bint late, interrupted = False
+    cdef bint interrupted = False
     cdef unsigned long slack = th_slack_fine()
     th_chan_lock()
     join_lines(w, g)
     while True:
-        g.now = th_monotonic()
-        late = until != TH_NEVER and th_due(g.clock) >= until
-        if late and g.clock.manual:
-            w.again = True              # whoever has turned the clock may have yet to say so
-        result = look(w, g, when)
-        if result != TIMED_OUT or (late and g.ready == 0):      # else there was something, and may be more
+        result = look_in_line(w, g, until, when)
+        if result != NOT_READY:
             break
-        if interrupted or g.now >= look_at:
+        if interrupted or g.now >= look_at or th_bells():
             result = SIGNALLED
             break
         if has_unseen(w, g):
             continue
-        wake_at = w.watches[0].when if w.watched else TH_NEVER
-        if until < wake_at and not g.clock.manual:
-            wake_at = until
-        debug_watches(w)
+        wake_at = when_to_wake(w, g, until)
         th_rearm_wait(w)
         th_chan_unlock()
         interrupted = th_wait(w, min(wake_at, look_at)) == EINTR
@@ -321,8 +339,8 @@ cdef bint prepare(th_waiter* w, PyObject** channels, size_t count) noexcept nogi
 
 
 cdef outcome wait(PyObject** channels, size_t count, glance* g, int64_t until, int64_t* when) except *:
-    """Block until there is something to receive, or until has come on the clock. Signal handlers run meanwhile, out
-    of line: they may receive themselves."""
+    """Block until there is something to receive, or until has come on the clock. Signal handlers run meanwhile, and
+    bells are rung, out of line: they may receive themselves."""
     cdef th_node[NODES_ON_STACK] nodes
     cdef th_watch[NODES_ON_STACK] watches
     cdef th_group[NODES_ON_STACK] groups
@@ -341,10 +359,12 @@ cdef outcome wait(PyObject** channels, size_t count, glance* g, int64_t until, i
         if not ready:
             raise MemoryError()
         while result == SIGNALLED:
+            ring_bells()
             PyErr_CheckSignals()
             with nogil:
                 result = wait_lines(&w, g, until, when)
     finally:
+        ring_bells()
         if w.nodes != nodes:
             free(w.nodes)
         if w.watches != watches:
@@ -352,6 +372,18 @@ cdef outcome wait(PyObject** channels, size_t count, glance* g, int64_t until, i
         if w.groups != groups:
             free(w.groups)
     return result
+
+
+cdef int refuse_to_receive(outcome result) except -1:
+    """Why there is no value."""
+    if result == HEAP_CLOSED:
+        raise RuntimeError(CLOSED_HEAP)
+    if result == INHERITED:
+        raise RuntimeError("the timer was armed before the fork and goes on in the parent only; "
+                           "reset() arms it anew in this process")
+    if result == DEADLOCK:
+        raise RuntimeError("this receive would never end: its manual heap is advanced by this very thread")
+    raise TimeoutError("no value within the timeout")
 
 
 cdef size_t receive(PyObject** channels, size_t count, object timeout, bint once, double* value,
@@ -379,11 +411,4 @@ cdef size_t receive(PyObject** channels, size_t count, object timeout, bint once
         return g.pick
     if result == STOPPED or (once and result == HEAP_CLOSED):
         return <size_t>-1
-    if result == HEAP_CLOSED:
-        raise RuntimeError(CLOSED_HEAP)
-    if result == INHERITED:
-        raise RuntimeError("the timer was armed before the fork and goes on in the parent only; "
-                           "reset() arms it anew in this process")
-    if result == DEADLOCK:
-        raise RuntimeError("this receive would never end: its manual heap is advanced by this very thread")
-    raise TimeoutError("no value within the timeout")
+    return refuse_to_receive(result)

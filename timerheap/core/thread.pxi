@@ -336,7 +336,7 @@ def stop_at_exit():
     heaps = live_heaps()
     for heap in heaps:
         th_lock(heap.core)
-        heap.core.exiting = not heap.core.manual    # virtual time goes on as long as somebody turns it
+        heap.core.exiting = not heap.core.driven    # who has driven a heap may go on with that
         th_unlock(heap.core)
         th_signal_all(heap.core)
     # All are waited for at the same time: a hundred workers inside callbacks take no longer than one.

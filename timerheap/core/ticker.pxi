@@ -57,6 +57,12 @@ cdef class Ticker:
             raise StopIteration
         return value
 
+    def __aiter__(self):
+        return self
+
+    def __anext__(self):
+        return await_next(self.channel)
+
     def __enter__(self):
         return self
 

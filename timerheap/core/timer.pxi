@@ -24,14 +24,36 @@ cdef inline int lock_to_arm(TimerHeap heap, PyObject* handle, bint owns, int64_t
             decref(handle)
 
 
-cdef inline void unlock_armed(th_core* c, PyObject* heap, arming* a) noexcept:
+cdef int ask_or_stop(LoopHeap heap, PyObject* handle, bint extra) except -1:
+    """wake for a loop's heap. When the loop cannot be asked, the timer is not armed after all."""
+    try:
+        ask_loop(heap)
+    except BaseException:
+        if extra:
+            decref(handle)
+        (<Timer>handle).stop()
+        raise
+    return 0
+
+
+cdef inline int wake(th_core* c, PyObject* heap, PyObject* handle, bint extra) except -1:
+    """Something was armed that is earlier than what the worker, or the loop, waits for. extra: the caller has a
+    reference to the handle too many, which is given up if there is an error."""
+    if c.driven:
+        return ask_or_stop(<LoopHeap>heap, handle, extra)
+    th_signal(c)
+    return 0
+
+
+cdef inline int unlock_armed(th_core* c, PyObject* heap, PyObject* handle, bint extra, arming* a) except -1:
     """Give M back after an arming, or one that was refused: the worker is woken, and the heap holds itself, where a
     says so."""
     th_unlock(c)
     if a.wake:
-        th_signal(c)
+        wake(c, heap, handle, extra)
     if a.first:
         hold(c, heap)
+    return 0
 
 
 cdef int refuse_rearming(TimerHeap heap, arming* a) except -1:
@@ -49,7 +71,7 @@ cdef inline int arm(TimerHeap heap, PyObject* handle, th_timer* t, int64_t ns) e
     cdef bint armed
     lock_to_arm(heap, handle, FREE_THREADED, ns, &when)
     armed = arm_record(c, t, when, &a)
-    unlock_armed(c, <PyObject*>heap, &a)
+    unlock_armed(c, <PyObject*>heap, handle, False, &a)
     if not armed:
         if FREE_THREADED:
             decref(handle)
@@ -82,7 +104,7 @@ cdef object rearm(Timer self, int64_t ns):
         disown(self)
     lock_to_arm(heap, <PyObject*>self, FREE_THREADED, ns, &when)
     armed = rearm_record(c, t, when, &a)
-    unlock_armed(c, <PyObject*>heap, &a)
+    unlock_armed(c, <PyObject*>heap, <PyObject*>self, FREE_THREADED and a.was, &a)
     if FREE_THREADED and (a.was or not armed):
         decref(<PyObject*>self)             # the heap has its reference already, or needs none
     if not armed:
@@ -107,7 +129,7 @@ cdef object rearm_grid(Timer self, int64_t ns, bint revive):
         when = th_deadline(th_now(c), ns)
         th_lock(c)                          # what is pending has a worker, or will have one, and is the heap's
     armed = rearm_periodic(c, &self.t, when, ns, revive, &a)
-    unlock_armed(c, <PyObject*>heap, &a)
+    unlock_armed(c, <PyObject*>heap, <PyObject*>self, revive and a.was, &a)
     if revive and (a.was or not armed):
         decref(<PyObject*>self)             # the heap has its reference already, or needs none
     if not armed and (revive or a.was):
@@ -132,7 +154,7 @@ cdef object rearm_pending(Timer self, int64_t ns):
     armed = postpone_record(c, t, when, &a)
     th_unlock(c)
     if a.wake:
-        th_signal(c)
+        wake(c, <PyObject*>self.heap, <PyObject*>self, False)
     if a.was and not armed:
         refuse(self.heap)
     return armed

@@ -94,7 +94,7 @@ cdef class TimerHeap:
         if c == NULL:
             return
         th_delist(c)
-        if c.manual:
+        if c.driven:
             let_all_go(self)
         th_lock(c)
         alone = c.post == NULL and c.spare == NULL
@@ -272,7 +272,7 @@ cdef class TimerHeap:
         th_unlock(c)
         close_channels(c)
         let_all_go(self)
-        if not c.manual and not c.exiting:
+        if not c.driven and not c.exiting:
             mine = enter_close()
             try:
                 over = join_workers(self, until, until)
@@ -289,7 +289,7 @@ cdef class TimerHeap:
         th_lock(c)
         if abandoned:
             c.firing = False
-        last = c.advancer == 0 if c.manual else not c.firing and c.losers == NULL
+        last = c.advancer == 0 if c.driven else not c.firing and c.losers == NULL
         th_unlock(c)
         if last:                                # else by whoever runs a callback
             drop_hooks(self)

@@ -51,13 +51,13 @@ cdef enum:
 
 cdef inline void hold(th_core* c, PyObject* heap) noexcept:
     """What is armed will fire: the heap takes a reference to itself. Given up by hold_no_more."""
-    if not c.manual:
+    if not c.driven:
         incref(heap)
 
 
 cdef inline void hold_no_more(th_core* c, PyObject* heap) noexcept:
     """Nothing is armed any more: the heap gives up the reference to itself. Never the last one here."""
-    if not c.manual:
+    if not c.driven:
         decref(heap)
 
 
