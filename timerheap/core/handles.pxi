@@ -15,8 +15,8 @@
 #
 # The collector. A timer that a worker will fire is a root. A handle reveals func and args to the
 # collector only while it is IDLE, and with a GIL it is tracked only then, so a million armed timers
-# cost a collection nothing. What is armed on a ManualHeap, or a loop's, fires only if somebody drives that: there the handle is
-# tracked all the time, and the heap shows what its armed timers hold, as if that were its own (manual.pxi). A
+# cost a collection nothing. What is armed on a ManualHeap, or a loop's, fires only if somebody drives that: there the
+# handle is tracked all the time, and the heap shows what its armed timers hold, as if that were its own (manual.pxi). A
 # free-threaded collector walks through every object of a collectable type, tracked or not, and comes back once a
 # quarter more of them exist than were tracked the last time: handles that it did not count would have it come back
 # every 2000 timers. So there they are tracked from beginning to end, and what makes an armed one a root is the heap's

@@ -15,7 +15,8 @@
 # future ends with that the job has not reported itself (it could not be pickled, the pool broke or was shut down) is
 # reported when it ends.
 #
-# Without a GIL several threads meet in a job: what they all touch, but for the state, they touch in its critical section.
+# Without a GIL several threads meet in a job: what they all touch, but for the state, they touch in its critical
+# section.
 #
 # A periodic timer's next job is not submitted before the last one is over, called off, or away where nothing tells its
 # end.
