@@ -61,6 +61,7 @@ the parts that work on objects stand above those that make them; and timerproc, 
     manual.pxi        ManualHeap, and what it shows the collector
     loop_handles.pxi  the handles of an event loop's timers
     loop_timers.pxi   LoopTimers, the timers of an event loop                   <- the loop calls back
+    loop_waits.pxi    timeout and sleep in a task
     finish.pxi        slots, signatures, hooks
 """
 
@@ -117,4 +118,5 @@ include "core/loop_channels.pxi"
 include "core/manual.pxi"
 include "core/loop_handles.pxi"
 include "core/loop_timers.pxi"
+include "core/loop_waits.pxi"
 include "core/finish.pxi"

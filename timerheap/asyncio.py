@@ -19,13 +19,13 @@ from __future__ import annotations
 import asyncio
 import selectors
 import sys
-from asyncio import base_events, coroutines, events, format_helpers
+from asyncio import base_events, coroutines, events, exceptions, format_helpers, tasks, timeouts
 from inspect import iscoroutinefunction
 from threading import get_ident
 from types import FunctionType, new_class
 from typing import TYPE_CHECKING
 
-from timerheap._core import EPOLL, LoopTimers
+from timerheap._core import EPOLL, LoopTimers, Sleep, learn_asyncio, timeout, timeout_at
 from timerheap._loop_heap import heap, select
 
 if TYPE_CHECKING:
@@ -39,7 +39,17 @@ if TYPE_CHECKING:
 else:
     _Loop = object
 
-__all__ = ["EventLoop", "heap", "loop_class", "new_event_loop", "run", "select"]
+__all__ = [
+    "EventLoop",
+    "heap",
+    "loop_class",
+    "new_event_loop",
+    "run",
+    "select",
+    "sleep",
+    "timeout",
+    "timeout_at",
+]
 
 _LONGEST = 24 * 3600.0  # seconds of one wait: more than some systems take
 
@@ -393,6 +403,30 @@ def loop_class(base: type) -> type:
         return base
     attributes = {"_native_base": base, "__module__": __name__, "__qualname__": f"loop_class({base.__qualname__})"}
     return new_class(base.__name__, (_PlannedLoop, base), {}, lambda names: names.update(attributes))
+
+
+# ---- waiting in a task, on any loop ----------------------------------------------------------------------------------
+
+_kept: list[_Planned] = []      # by us, as their loop has no attributes to do so
+
+
+def _timers_for(loop: Any) -> LoopTimers:
+    """Those of a loop of another class, which are planned for by its own call_later. It keeps them."""
+    timers = next((kept for kept in _kept if kept.owner is loop), None)
+    if timers is not None:
+        return timers
+    timers = _Planned(type(loop))
+    timers.attach(loop, getattr(loop, "__dict__", {}), base_events)
+    try:
+        loop._native_timers = timers
+    except AttributeError:
+        _kept[:] = [kept for kept in _kept if not kept.owner.is_closed()]
+        _kept.append(timers)
+    return timers
+
+
+sleep = Sleep.sleep
+learn_asyncio(events, tasks, timeouts, exceptions, _timers_for)
 
 
 def new_event_loop() -> EventLoop:

@@ -139,6 +139,8 @@ cdef int finish_loop_types() except -1:
     loop_fields_clear = <int (*)(PyObject*) noexcept>timers.tp_clear
     timers.tp_traverse = <traverseproc><void*>loop_timers_traverse
     timers.tp_clear = <inquiry><void*>loop_timers_clear
+    set_next(<PyTypeObject*>Timeout, timeout_next)
+    set_next(<PyTypeObject*>Sleep, sleep_next)
     return 0
 
 

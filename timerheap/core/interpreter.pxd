@@ -26,6 +26,7 @@ cdef extern from "interpreter.h":
     PyObject* th_alloc_timer(PyTypeObject* type, Py_ssize_t items)
     void set_alloc "th_set_alloc"(PyTypeObject* type, void* alloc)
     void set_iter "th_set_iter"(PyTypeObject* type, getiterfunc iter)
+    void set_next "th_set_next"(PyTypeObject* type, PyObject* (*next)(PyObject* self) except? NULL)
     vectorcallfunc change_vectorcall "th_change_vectorcall"(PyTypeObject* type, vectorcallfunc to)
     fastcallfunc change_function "th_change_function"(PyObject* function, fastcallfunc to)
     newfunc change_new "th_change_new"(PyTypeObject* type, newfunc to)
@@ -35,6 +36,7 @@ cdef extern from "interpreter.h":
     void forbid_new "th_forbid_new"(PyTypeObject* type)
     unsigned int type_version "th_type_version"(PyObject* o)
     bint has_float "th_has_float"(object o)
+    void stop_with "th_stop_with"(object value)      # its error is left set
     bint may_suspend "th_may_suspend"(PyObject* o)
     int raise_pending "th_raise_pending"() except -1
     object take_exception "th_take_exception"()

@@ -335,6 +335,9 @@ cdef list ready_files(dict keys, epoll_event* events, int n):
     return ready
 
 
+cdef PyObject* last_timers      # those that were asked for last, see loop_waits.pxi
+
+
 cdef class LoopTimers:
     """The timers of one event loop. timerheap.asyncio makes subclasses, with what is seldom and better done in Python:
     TimerHandle, report(handle, exception), note_cancel(handle), plan(), is_monotonic(time method)."""
@@ -356,6 +359,9 @@ cdef class LoopTimers:
         self.attributes = self.time_module = self.base_module = {}
 
     def __dealloc__(self):
+        global last_timers
+        if last_timers == <PyObject*>self:
+            last_timers = NULL
         if self.loop != NULL:
             th_core_unmap(&self.loop.core)
             th_destroy_locks(&self.loop.core)
