@@ -148,11 +148,11 @@ def test_reschedule_moves_the_deadline(run, how):
             timeout.reschedule(None)
             assert timeout.when() is None
             await asyncio.sleep(0)
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError):  # noqa: PT012
             async with how.timeout(None) as timeout:
                 timeout.reschedule(loop_time() + SHORT)
                 await asyncio.sleep(FAR)
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError):  # noqa: PT012
             async with how.timeout(FAR) as timeout:
                 timeout.reschedule(loop_time())
                 await asyncio.sleep(0)
@@ -163,16 +163,16 @@ def test_reschedule_moves_the_deadline(run, how):
 def test_misuse_is_told_as_asyncio_tells_it(run, how):
     async def main():
         timeout = how.timeout(FAR)
-        with pytest.raises(RuntimeError, match="^Timeout has not been entered$"):
+        with pytest.raises(RuntimeError, match=r"^Timeout has not been entered$"):
             timeout.reschedule(1)
         with pytest.raises(AssertionError):
             await timeout.__aexit__(None, None, None)
         async with timeout:
-            with pytest.raises(RuntimeError, match="^Timeout has already been entered$"):
+            with pytest.raises(RuntimeError, match=r"^Timeout has already been entered$"):
                 await timeout.__aenter__()
-        with pytest.raises(RuntimeError, match="^Cannot change state of finished Timeout$"):
+        with pytest.raises(RuntimeError, match=r"^Cannot change state of finished Timeout$"):
             timeout.reschedule(None)
-        with pytest.raises(RuntimeError, match="^Timeout has already been entered$"):
+        with pytest.raises(RuntimeError, match=r"^Timeout has already been entered$"):
             async with timeout:
                 pass
         with pytest.raises(TypeError, match=r"can't be used in 'await' expression|can't be awaited"):
@@ -252,7 +252,7 @@ def test_nested_timeouts_each_take_their_own(run, how, inner_first):
     delays = (FAR, SHORT) if inner_first else (SHORT, FAR)
 
     async def main():
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError):  # noqa: PT012
             async with how.timeout(delays[0]) as outer:
                 try:
                     async with how.timeout(delays[1]) as inner:
@@ -268,7 +268,7 @@ def test_nested_timeouts_each_take_their_own(run, how, inner_first):
 def test_both_of_two_that_expire_together_are_taken_back(run, how):
     async def main():
         at = loop_time() - 1
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError):  # noqa: PT012
             async with how.timeout_at(at) as outer:
                 with pytest.raises(asyncio.CancelledError):
                     async with how.timeout_at(at) as inner:
@@ -380,7 +380,7 @@ def test_a_timeout_is_what_isinstance_knows_it_for(run):
 
 def test_a_timeout_on_an_exit_stack(run, how):
     async def main():
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError):  # noqa: PT012
             async with contextlib.AsyncExitStack() as stack:
                 await stack.enter_async_context(how.timeout(SHORT))
                 await asyncio.sleep(FAR)
@@ -389,9 +389,10 @@ def test_a_timeout_on_an_exit_stack(run, how):
 
 
 def test_a_timeout_made_on_another_loop_belongs_to_the_one_it_is_entered_on(how):
-    with asyncio.Runner(loop_factory=native.EventLoop) as first, asyncio.Runner(loop_factory=native.EventLoop) as second:
+    make = native.EventLoop
+    with asyncio.Runner(loop_factory=make) as first, asyncio.Runner(loop_factory=make) as second:
 
-        async def make():
+        async def begin():
             return how.timeout(SHORT)
 
         async def enter(timeout):
@@ -400,7 +401,7 @@ def test_a_timeout_made_on_another_loop_belongs_to_the_one_it_is_entered_on(how)
                     await asyncio.sleep(FAR)
             return len(first.get_loop()._native_timers)
 
-        assert second.run(enter(first.run(make()))) == 0
+        assert second.run(enter(first.run(begin()))) == 0
 
 
 # ---- sleep ----------------------------------------------------------------------------------------------------------
@@ -517,7 +518,7 @@ def test_a_cancelled_sleep_disarms_its_timer(run, how):
             before = len(timers()) if how is native else 0
             assert task.cancel("why")
             assert how is asyncio or len(timers()) == before - 1
-            with pytest.raises(asyncio.CancelledError, match="^why$"):
+            with pytest.raises(asyncio.CancelledError, match=r"^why$"):
                 await task
 
     run(main())
@@ -669,7 +670,7 @@ def test_a_cancelled_sleep_obeys_the_protocol_of_futures(run):
         assert not end.done()                       # soon
         assert await end is sleep
         for ask in (sleep.result, sleep.exception, lambda: sleep.send(None)):
-            with pytest.raises(asyncio.CancelledError, match="^why$"):
+            with pytest.raises(asyncio.CancelledError, match=r"^why$"):
                 ask()
 
     run(main())

@@ -19,8 +19,10 @@
  *                     th_examine_gil looks; else nobody asks, and a timer beside a thread that computes is late by a
  *                     switch interval.
  *   th_change_...     slots of types that are ready may be changed before their first use: tp_vectorcall, tp_new,
- *                     tp_init, tp_iter, tp_alloc, tp_mro, and ml_meth of a module's function [3.11 - 3.13, 3.14*,
- *                     3.15*]; else wrong calls get CPython's messages.
+ *                     tp_init, tp_iter, tp_iternext, tp_alloc, tp_mro, and ml_meth of a module's function [3.11 - 3.13,
+ *                     3.14*, 3.15*]; else wrong calls get CPython's messages.
+ *   th_stop_with      a StopIteration has its value in PyStopIterationObject, and tp_alloc leaves the rest as it is to
+ *                     begin with [3.11 - 3.13, 3.14*]. What awaits a tp_iternext takes the value from there.
  *
  * In timerheap/core:
  *
@@ -241,8 +243,8 @@ static inline int th_may_suspend(PyObject *o)
             && (t->tp_as_async->am_await != NULL || t->tp_as_async->am_anext != NULL));
 }
 
-/* For a tp_iternext that returns NULL then: it is over, with that value. In 3.11 it is set as it stands, and no object is
- * made, unless a tuple would be taken for StopIteration's arguments, or an exception for StopIteration itself. Later
+/* For a tp_iternext that returns NULL then: it is over, with that value. In 3.11 it is set as it stands, and no object
+ * is made, unless a tuple would be taken for StopIteration's arguments, or an exception for StopIteration itself. Later
  * one is made in any case: by its fields, for a call takes three times as long. */
 static inline void th_stop_with(PyObject *value)
 {

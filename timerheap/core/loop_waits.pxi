@@ -1,14 +1,15 @@
 # Waiting in a task: timeout(), timeout_at() and sleep() of timerheap.asyncio, without a frame of Python.
 #
-# The timers. What a task waits for is armed in the LoopTimers of the running loop: a loop of ours has one, and any other
-# is given one on first use, planned for by its own call_later (timers_for of timerheap.asyncio). The last one is
+# The timers. What a task waits for is armed in the LoopTimers of the running loop: a loop of ours has one, and any
+# other is given one on first use, planned for by its own methods (timers_for of timerheap.asyncio). The last one is
 # remembered, but not owned: it is the right one if its owner is the running loop, which as an owner is alive; and it is
-# forgotten when it is freed (LoopTimers.__dealloc__). Without a GIL it might be freed in between, so each is looked up.
+# forgotten when it is freed (LoopTimers.__dealloc__). Without a GIL it might be freed in between: each is looked up.
 #
-# Timeout. The states and what happens in them are those of asyncio.Timeout, of the interpreter that runs. __aenter__ and
-# __aexit__ have done their work when they return: what they return is to be awaited, and over at once; the Timeout
+# Timeout. The states and what happens in them are those of asyncio.Timeout, of the interpreter that runs. __aenter__
+# and __aexit__ have done their work when they return: what they return is to be awaited, and over at once; the Timeout
 # itself, which nobody may await at other times, and Nothing. A timer that is armed calls expire_timeout, in no context
-# of its own: all that it does is to cancel the task.
+# of its own: all that it does is to cancel the task. What has passed is called soon, in its turn; of a deadline that
+# timeout() has just computed it is not asked again whether it has.
 #
 # Sleep. To a task and to asyncio.create_task it is a coroutine, and once it has begun a future as well, that the task
 # waits for directly: its wakeup is what the timer calls, in the context that came with it. So there is neither an
@@ -24,7 +25,7 @@
 
 cdef dict of_events = {}, of_tasks = {}     # names of asyncio.events and asyncio.tasks
 cdef object CancelledError, InvalidStateError, TimeoutKind, timers_for
-cdef bint tells_causes                      # asyncio.Timeout shows up in what the CancelledError has become: from 3.13 on
+cdef bint tells_causes                      # from 3.13 on: a TimeoutError in what the CancelledError has become
 cdef str GET_RUNNING_LOOP = "get_running_loop", CURRENT_TASK = "current_task", TIMERS = "_native_timers"
 
 
