@@ -733,10 +733,9 @@ def test_what_was_never_awaited_is_not_complained_about():
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks that begin at once came with 3.12")
 def test_an_eager_task_sleeps(run, how):
     async def main():
-        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        loop = asyncio.get_running_loop()
         async with how.timeout(FAR):
-            assert await asyncio.create_task(how.sleep(SHORT, 1)) == 1
-        asyncio.get_running_loop().set_task_factory(None)
+            assert await asyncio.Task(how.sleep(SHORT, 1), loop=loop, eager_start=True) == 1
 
     run(main())
 
