@@ -225,6 +225,23 @@ def test_the_loop_sleeps_until_something_is_due(make):
 
 
 @every_loop
+def test_calls_come_after_all_others_were_cancelled(make, loop):
+    late, early = loop.call_later(60, print), loop.call_later(30, print)
+    late.cancel()
+    early.cancel()
+    turn(loop)
+    watch = threading.Timer(10, loop.call_soon_threadsafe, [loop.stop])
+    watch.start()
+    came = []
+    loop.call_later(0.01, came.append, 1)
+    loop.call_later(0.02, loop.stop)
+    loop.run_forever()
+    watch.cancel()
+    watch.join()
+    assert came == [1]
+
+
+@every_loop
 @pytest.mark.parametrize("delay", [float("inf"), 1e300, 1e9])
 def test_far_deadlines(make, loop, delay):
     if make is STOCK and delay != 1e9:
