@@ -14,6 +14,9 @@ from timerheap.testing import ManualHeap
 # A script's background jobs are started with SIGINT ignored, and would hand that on to the processes of these tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Programs that the suite does without: make test-integration names that directory itself.
+collect_ignore = ["integration"]
+
 
 def pytest_addoption(parser):
     parser.addoption(

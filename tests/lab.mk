@@ -296,6 +296,31 @@ leaks:
 leaks-here: $(release)/.installed
 	@$(call run,$(release)) tests/stress/leaks.py $(LEAKS_ARGS)
 
+## make test-integration                               real programs on the event loops, their servers from Debian
+## make test-programs, make test-anyio                   its two halves   PYTEST_ARGS='-k redis'
+.PHONY: test-integration test-programs test-anyio servers
+test-integration: test-programs test-anyio
+
+test-programs: servers $(release)/.with-test $(release)/.with-integration
+	@echo "== real programs on the event loops, $(tag)"
+	@$(call run,$(release)) -m pytest tests/integration $(PYTEST_ARGS)
+
+test-anyio: $(release)/.with-test $(release)/.with-integration $(release)/anyio/.unpacked
+	@echo "== anyio's own tests on the event loops, $(tag)"
+	@PYTHONPATH=$(abspath tests/integration) $(call run,$(release)) tests/integration/anyio_suite.py $(release)/anyio
+
+# It says which Debian package is missing, if one is.
+servers:
+	@$(PYTHON) tests/integration/servers.py
+
+# anyio's own tests are in its sdist only; those of the version that is installed.
+$(venv)-%/anyio/.unpacked: $(venv)-%/.with-integration
+	@rm -rf $(@D)
+	@mkdir -p $(@D)
+	@$(call quietly,cd $(@D) && ../bin/python -m pip download --no-deps --no-binary anyio \
+		"$$(../bin/python -m pip freeze | grep '^anyio==')" && tar -xzf anyio-*.tar.gz --strip-components 1)
+	@touch $@
+
 ## make lateness     the worst that busy neighbours do to a timer
 .PHONY: lateness
 lateness: $(release)/.installed
