@@ -649,6 +649,17 @@ def test_many_files_at_once():
         right.close()
 
 
+@every_loop
+def test_debug_mode_tells_where_a_failed_callback_was_armed(make, loop):
+    reports = []
+    loop.set_debug(True)
+    loop.set_exception_handler(lambda _, report: reports.append(report))
+    loop.call_later(0.001, lambda: 1 / 0)
+    turn(loop, 0.02)
+    (report,) = reports
+    assert report["source_traceback"][-1].name == "test_debug_mode_tells_where_a_failed_callback_was_armed"
+
+
 @pytest.mark.parametrize("wrong", [None, int, "uvloop", EventLoop])
 def test_loop_class_wants_a_class_of_loops(wrong):
     if wrong is EventLoop:

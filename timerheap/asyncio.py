@@ -114,6 +114,17 @@ class _NoTimers:
     end = close = begin
 
 
+class _Call:
+    """The call of a handle, by the name of its callback: the loop tells which was slow, the handle which has failed."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+        self.__qualname__ = getattr(handle._callback, "__qualname__", repr(handle._callback))
+
+    def __call__(self) -> None:
+        self._handle._run()
+
+
 # ---- asked by a plan ------------------------------------------------------------------------------------------------
 
 
@@ -190,7 +201,7 @@ class _Planned(_Timers):
     def fire_watched(self) -> None:
         """In debug mode: each callback by itself, for the loop to name the slow ones."""
         for handle in self.take():
-            soon = self.owner.call_soon(handle._callback, *handle._args, context=handle._context)
+            soon = self.owner.call_soon(_Call(handle))
             handle._notes = [handle._source_traceback, None, soon]
 
 
