@@ -142,7 +142,7 @@ $(venv)-%/.with-$(1): $(venv)-%/.installed
 	@$$(call quietly,$$(@D)/bin/python -m pip install 'timerheap[$(1)]')
 	@touch $$@
 endef
-$(foreach name,cli test lint dist wheels perf mutants coverage integration,$(eval $(call extra,$(name))))
+$(foreach name,cli test lint dist wheels perf mutants coverage asyncio integration,$(eval $(call extra,$(name))))
 
 # Asked for anew each time until it is there: building gevent would take longer than the tests, and often fail.
 $(venv)-%/.with-green: $(venv)-%/.installed

@@ -93,6 +93,22 @@ test-portable: portable
 	@$(call run,$(venv)-portable) tests/stress/ledger.py --seconds $(or $(SECONDS),60) --threads $(or $(THREADS),8) \
 		$(if $(SEED),--seed $(SEED)) $(STRESS_ARGS)
 
+## make test-asyncio the tests of asyncio and of uvloop over timerheap's loops, against what they give without, on each
+##                   interpreter of .ci/pythons          PYTHON=python3.13 ASYNCIO_ARGS='--suite asyncio test_timeouts'
+.PHONY: test-asyncio test-asyncio-here
+test-asyncio:
+	@failed=0; for python in $(if $(filter command line environment,$(origin PYTHON)),'$(PYTHON)',$$(.ci/pythons)); do \
+		echo "== tests of asyncio and uvloop, $$python"; \
+		if "$$python" -c 'import test.test_asyncio'; then \
+			$(MAKE) test-asyncio-here PYTHON="$$python" || failed=1; \
+		else \
+			echo "its own tests are not there (Debian has them in libpython3.x-testsuite): nothing is run"; \
+			$(if $(filter command line environment,$(origin PYTHON)),failed=1;) \
+		fi; \
+	done; exit $$failed
+test-asyncio-here: $(release)/.with-asyncio
+	@$(call run,$(release)) tests/asyncio_suite/run.py $(ASYNCIO_ARGS)
+
 ## make test-native  the C core against a model: gcc, sanitizers, a fixed share of random histories
 ## make fuzz         the same under libFuzzer             SECONDS=60, CLANG=clang-14
 ## make valgrind     the C core under memcheck and DRD
