@@ -165,8 +165,10 @@ class _Planned(_Timers):
             if deadline == float("-inf"):
                 self.planned = loop.call_soon(self.wake)
             elif issubclass(base, base_events.BaseEventLoop):
-                # Which takes a deadline for reached that is as near as the clock is fine.
-                self.planned = base.call_at(loop, min(deadline + 2e-9, loop.time() + _LONGEST), self.wake)
+                # Which takes a deadline for reached that is as near as the clock is fine; and may have a clock that
+                # goes from one deadline to the next, and never beyond: the deadline itself comes first.
+                when = deadline + 2e-9 if again else deadline
+                self.planned = base.call_at(loop, min(when, loop.time() + _LONGEST), self.wake)
             else:
                 delay = max(deadline - loop.time(), 0.001 if again else 0.0)
                 self.planned = base.call_later(loop, min(delay, _LONGEST), self.wake)
