@@ -100,11 +100,15 @@ sdist-ends: $(release)/.with-dist
 develop: $(develop)/.editable
 	@echo "ready: . $(develop)/bin/activate"
 
-## make bench        timerheap and its peers: a page with plots, about 40 minutes; make bench-quick, under five
+## make bench        timerheap and its peers: a page with plots, about an hour; make bench-quick, under ten minutes
+## make bench-asyncio                                    asyncio's timers on several event loops, twenty minutes
 ## make bench-compare BASE=v0.1.0                        two revisions, pyperf's table
-.PHONY: bench bench-quick bench-compare
+.PHONY: bench bench-quick bench-asyncio bench-compare
 bench bench-quick: $(release)/.with-perf
 	@$(release)/bin/python perf/run.py $(if $(filter bench-quick,$@),--quick) $(BENCH_ARGS)
+
+bench-asyncio: $(release)/.with-perf
+	@$(release)/bin/python perf/run.py --only asyncio $(BENCH_ARGS)
 
 bench-compare: $(release)/.with-perf
 	@$(if $(BASE),,echo "usage: make bench-compare BASE=<git revision>" >&2; exit 2)

@@ -151,6 +151,14 @@ def make(clock, process_time):
 """
 
 
+def installed(*packages):
+    """Names and versions of the packages; None if one is not installed."""
+    try:
+        return " ".join(f"{package} {version(package)}" for package in packages)
+    except PackageNotFoundError:
+        return None
+
+
 class Loops(NamedTuple):
     """What a peer's statements were made into; seconds, but for sweep, and for late, which gives a list of them."""
 
@@ -181,10 +189,7 @@ class Peer:
 
     @classmethod
     def versions(cls):
-        try:
-            return " ".join(f"{package} {version(package)}" for package in cls.packages)
-        except PackageNotFoundError:
-            return None
+        return installed(*cls.packages)
 
     def loops(self):
         text = LOOPS

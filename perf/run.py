@@ -1,12 +1,13 @@
 """make bench: every subject on everything, and a page about it.
 
-    python perf/run.py [--quick | --renew] [--output DIR] [--rounds N]
+    python perf/run.py [--quick | --renew | --only asyncio] [--output DIR] [--rounds N]
 
 Subjects take turns, a process each, round after round, so that what the machine does meanwhile falls on all of them
-alike. The directory gets timers.json.gz (pyperf's), lateness.json, footprint.json, rest.json, and what report.py makes
-of them: README.md and SVG plots. A run takes about 40 minutes, --quick under five. --renew measures how late timers are
-and what a tolerance costs, alone, in some five minutes, into the directory of an earlier run: the page says what is of
-which.
+alike. The directory gets timers.json.gz (pyperf's), lateness.json, footprint.json, asyncio.json, rest.json, and what
+report.py makes of them: README.md and SVG plots. A run takes about an hour, --quick under ten minutes. --renew measures
+how late timers are and what a tolerance costs, alone, in some five minutes, into the directory of an earlier run: the
+page says what is of which. --only asyncio measures asyncio's timers on several event loops, in ten rounds and twenty
+minutes, and prints their tables; the page of an earlier run in the directory gets them too.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import event_loops
 import footprint
 import lateness
 import pyperf
@@ -117,6 +119,17 @@ def measure_lateness(versions, quick):
     return lateness.collect(subjects, ("idle",) if quick else lateness.SCENARIOS, 2.0 if quick else 3.0)
 
 
+def measure_asyncio(rounds, quick=False):
+    """The part that has an interpreter, rounds and subjects of its own."""
+    loops = event_loops.present()
+    operations = event_loops.QUICK if quick else event_loops.OPERATIONS
+    return {
+        "machine": machine(),
+        "versions": loops,
+        "figures": event_loops.collect(loops, operations, rounds),
+    }
+
+
 def renew(output, versions, rounds, save):
     rest = json.loads((output / "rest.json").read_text())
     rest["renewed"] = machine()
@@ -132,15 +145,23 @@ def main():
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--quick", action="store_true")
     length.add_argument("--renew", action="store_true")
+    length.add_argument("--only", choices=["asyncio"])
     parser.add_argument("--output", type=Path, default=HERE.parent / "build" / "perf" / "report")
     parser.add_argument("--rounds", type=int)
     args = parser.parse_args()
-    versions = present()
-    rounds = args.rounds or (1 if args.quick else 3)
 
     def save(name, found):
         (args.output / name).write_text(json.dumps(found, indent=1) + "\n")
 
+    if args.only:
+        args.output.mkdir(parents=True, exist_ok=True)
+        save("asyncio.json", measure_asyncio(args.rounds or 10))
+        print(*report.asyncio_section(args.output), sep="\n")
+        if (args.output / "rest.json").exists():
+            print(report.write(args.output))
+        return
+    versions = present()
+    rounds = args.rounds or (1 if args.quick else 3)
     if args.renew:
         renew(args.output, versions, rounds, save)
         print(report.write(args.output))
@@ -155,6 +176,7 @@ def main():
     save("lateness.json", measure_lateness(versions, args.quick))
     counts = [1000, 1_000_000] if args.quick else [1000, 32_768, 1_000_000, 10_000_000]
     save("footprint.json", footprint.collect([name for name in versions if not args.quick or name in NATIVE], counts))
+    save("asyncio.json", measure_asyncio(1 if args.quick else 10, args.quick))
     rest |= {"versions": versions, "rounds": rounds, "minutes": (time.monotonic() - start) / 60}
     save("rest.json", rest)
     print(report.write(args.output))
