@@ -228,8 +228,83 @@ def test_threads_compares_one_worker_with_a_thread_each(tmp_path):
     assert "AfterFunc" in run("threads", "--timers", "50", cwd=tmp_path).stdout
 
 
+def test_asyncio_compares_two_loops_on_one_program(tmp_path):
+    done = run("asyncio", "--timers", "2000", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == ["asyncio: 2,000 timers", "timerheap: 2,000 timers"]
+    report = json.loads(done.stdout)
+    assert (report["timeouts"], report["ok"]) == (2000, True)
+    for loop in ("asyncio", "timerheap"):
+        row = report[loop]
+        assert (row["early"], row["ok"]) == (0, True)
+        assert row["us"].keys() == {"enter", "leave"}
+        assert min(*row["us"].values(), row["gc_ms"], row["late_us_p50"]) > 0
+    table = run("asyncio", "--timers", "20", cwd=tmp_path).stdout
+    assert [line.split()[0] for line in table.splitlines()[2:]] == ["asyncio", "timerheap"]
+
+
+def test_asyncio_on_one_loop_happens_in_this_process(capsys):
+    assert command.main(["asyncio", "--timers", "20", "--loop", "timerheap", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out).keys() == {"timeouts", "timerheap", "ok"}
+
+
+def test_asyncio_runs_on_the_loop_that_it_names(monkeypatch, capsys):
+    import asyncio
+
+    import timerheap.asyncio
+
+    seen = []
+
+    async def note(count, bars):
+        seen.append(type(asyncio.get_running_loop()))
+        return {"ok": True}
+
+    monkeypatch.setattr(command, "many_timeouts", note)
+    for loop in command.EVENT_LOOPS:
+        assert command.main(["asyncio", "--loop", loop, "--json"]) == 0
+    assert seen == [asyncio.SelectorEventLoop, timerheap.asyncio.EventLoop]
+
+
+def test_asyncio_fails_where_a_timeout_is_early(monkeypatch, capsys):
+    monkeypatch.setattr(command, "at_least", lambda earliest, delay: earliest + delay + 30)
+    assert command.main(["asyncio", "--timers", "20", "--loop", "timerheap"]) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert out[2].split()[-1] == str(command.EXPIRING)
+    assert out[-1] == "FAILED: a timeout was early"
+
+
+@pytest.mark.parametrize(("status", "ends_as"), [(-9, command.OUT_OF_MEMORY), (command.UNWRITTEN, command.UNWRITTEN)])
+def test_asyncio_ends_as_a_process_of_it_ended(status, ends_as, monkeypatch):
+    ended = subprocess.CompletedProcess([], status, b"")
+    monkeypatch.setattr(command.subprocess, "run", lambda *_, **__: ended)
+    try:
+        seen = command.main(["asyncio", "--timers", "20"])
+    except SystemExit as exit_:
+        seen = exit_.code
+    assert seen == ends_as
+
+
+def test_ctrl_c_ends_both_processes_of_asyncio(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-m", "timerheap", "asyncio", "--timers", "1000000"],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stderr.readline() == "asyncio: 1,000,000 timers\n"
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=30)  # to the end of stderr, which the other process has too
+        finally:
+            process.kill()
+    assert (process.returncode, out, err) == (130, "", "interrupted\n")
+
+
 @pytest.mark.skipif(SANITIZER == "tsan", reason="bash does not start with its runtime")
-@pytest.mark.parametrize("report", [SMALL, ("threads", "--timers", "20"), ("info",), ("info", "--json"), ("--help",)])
+@pytest.mark.parametrize("report", [SMALL, ("threads", "--timers", "20"), ("asyncio", "--timers", "20"), ("info",),
+                                    ("info", "--json"), ("--help",)])  # fmt: skip
 @pytest.mark.parametrize("stdout", [">&-", ">&- 2>&-", ">&- <&-", ">/dev/full", "| :"])
 def test_a_stdout_that_takes_nothing_ends_it_with_a_sentence(tmp_path, report, stdout):
     """Closed, also with the other streams, full, or without a reader."""
@@ -298,6 +373,8 @@ def test_info_names_the_build(tmp_path):
         ("--timers", "many"),
         ("--timers", "1" + 20 * "0"),
         ("threads", "--timers", "1" + 20 * "0"),
+        ("asyncio", "--timers", "0"),
+        ("asyncio", "--loop", "uvloop"),
         ("--spread", "-1"),
         ("--spread", "inf"),
         ("--patience", "nan"),

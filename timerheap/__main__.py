@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
+import gc
 import io
 import json
 import math
@@ -11,6 +13,8 @@ import os
 import platform
 import random
 import resource
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -36,6 +40,7 @@ UNWRITTEN = os.EX_IOERR  # the exit status where stdout takes no report
 OUT_OF_MEMORY = os.EX_OSERR  # that where the timers find no memory
 TIMER_BYTES = 400  # what a timer takes at least, this module's notes on it included
 HOUR = 3600.0  # a deadline that no run of this lives to see
+EXPIRING = 100  # timeouts of asyncio's that do expire, beside all those that do not
 LATE_BOUNDS_US = (20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 100_000)
 
 
@@ -504,6 +509,111 @@ def describe_threads(report: dict[str, Any]) -> Iterator[str]:
             yield f"{'':16}the system refused more threads than these"
 
 
+# The experiment of asyncio: a program that knows asyncio alone, on asyncio's own loop and on timerheap's.
+
+
+async def expire(delay: float) -> float:
+    """Seconds by which an `asyncio.timeout` that does expire is late."""
+    earliest = at_least(now(), delay)
+    try:
+        async with asyncio.timeout(delay):
+            await asyncio.get_running_loop().create_future()
+    except TimeoutError:
+        return now() - earliest
+    return math.nan  # not reached: nobody else wakes the future
+
+
+async def many_timeouts(count: int, bars: Progress) -> dict[str, Any]:
+    """Enter so many `asyncio.timeout`s, let a few more expire beside them, leave them; what it took. One of them that
+    expired before its time would end it all: that is what they are for."""
+    timeouts: list[Any] = [None] * count
+    gc.collect()
+    resident = resident_bytes()
+    entering = leaving = 0.0
+    for part in chunks(count):
+        start = time.perf_counter()
+        for number in range(part.start, part.stop):
+            timeouts[number] = timeout = asyncio.timeout(HOUR)
+            await timeout.__aenter__()
+        entering += time.perf_counter() - start
+        bars.done(part.stop)
+        await asyncio.sleep(0)  # other tasks have their turn, as in any program
+    resident = resident_bytes() - resident
+    start = time.perf_counter()
+    gc.collect()
+    collecting = time.perf_counter() - start
+    late = await asyncio.gather(*(expire(0.001 * number) for number in range(1, EXPIRING + 1)))
+    for part in chunks(count):
+        start = time.perf_counter()
+        for timeout in timeouts[part]:
+            await timeout.__aexit__(None, None, None)
+        leaving += time.perf_counter() - start
+        await asyncio.sleep(0)
+    early = sum(seconds < 0 for seconds in late)
+    return {
+        "us": {
+            "enter": round(entering * 1e6 / count, 3),
+            "leave": round(leaving * 1e6 / count, 3),
+        },
+        "bytes_per_timeout": round(resident / count, 1),
+        "gc_ms": round(collecting * 1e3, 1),
+        "late_us_p50": round(percentile(sorted(seconds * 1e6 for seconds in late), 0.5), 1),
+        "early": early,
+        "ok": not early,
+    }
+
+
+def on_stock_loop(count: int, bars: Progress) -> dict[str, Any]:
+    return asyncio.run(many_timeouts(count, bars))
+
+
+def on_own_loop(count: int, bars: Progress) -> dict[str, Any]:
+    import timerheap.asyncio
+
+    return timerheap.asyncio.run(many_timeouts(count, bars))
+
+
+EVENT_LOOPS = {"asyncio": on_stock_loop, "timerheap": on_own_loop}
+
+
+def compare_event_loops(options: argparse.Namespace) -> dict[str, Any]:
+    """The program on each loop, in a process of its own: neither finds memory that the other has left."""
+    report: dict[str, Any] = {"timeouts": options.timers}
+    if options.loop:
+        with progress() as bars:
+            bars.phase(options.loop, options.timers)
+            report[options.loop] = EVENT_LOOPS[options.loop](options.timers, bars)
+        return report | {"ok": report[options.loop]["ok"]}
+    for name in EVENT_LOOPS:
+        command = [sys.executable, "-m", "timerheap", "asyncio", "--json"]
+        command += ["--loop", name, "--timers", str(options.timers)]
+        # In a process group of its own: Ctrl-C is for this process, which ends that one.
+        done = subprocess.run(command, stdout=subprocess.PIPE, process_group=0, check=False)
+        if done.returncode == -signal.SIGKILL:  # what the system does where memory ends
+            raise MemoryError
+        if done.returncode not in (0, 1) or not done.stdout:
+            raise SystemExit(done.returncode or 1)  # it has said why
+        report[name] = json.loads(done.stdout)[name]
+    report["ok"] = report["timerheap"]["ok"]
+    return report
+
+
+def describe_event_loops(report: dict[str, Any]) -> Iterator[str]:
+    """The report of the comparison, in lines for a person."""
+    yield f"{report['timeouts']:,} times asyncio.timeout({HOUR:g}), pending at once, in a program of asyncio's alone"
+    head = f"{'us to enter':>12}{'us to leave':>13}{'bytes each':>12}{'gc.collect()':>14}{'late, p50':>11}{'early':>7}"
+    yield f"{'':12}{head}"
+    for name in EVENT_LOOPS:
+        if name in report:
+            row = report[name]
+            yield (
+                f"{name:12}{row['us']['enter']:>12.2f}{row['us']['leave']:>13.2f}{row['bytes_per_timeout']:>12,.0f}"
+                f"{microseconds(row['gc_ms'] * 1e3):>14}{microseconds(row['late_us_p50']):>11}{row['early']:>7}"
+            )
+    if not report["ok"]:
+        yield "FAILED: a timeout was early"
+
+
 # What is installed.
 
 
@@ -598,9 +708,20 @@ def parser() -> argparse.ArgumentParser:
         "--timers", type=whole, metavar="N", default=argparse.SUPPRESS, help="of each kind (10,000)"
     )
     threads.set_defaults(job=compare_threads, describe=describe_threads, many=10_000)
+    loops = commands.add_parser(
+        "asyncio",
+        help="a million asyncio.timeouts on asyncio's own loop and on timerheap's",
+    )
+    loops.add_argument(
+        "--timers", type=whole, metavar="N", default=argparse.SUPPRESS, help="of them (a million)"
+    )
+    loops.add_argument(
+        "--loop", choices=EVENT_LOOPS, help="this one alone, in this process, not one after the other"
+    )
+    loops.set_defaults(job=compare_event_loops, describe=describe_event_loops, many=10**6)
     info = commands.add_parser("info", help="what is installed")
     info.set_defaults(job=information, describe=describe_information)
-    for command in (threads, info):
+    for command in (threads, loops, info):
         command.add_argument(
             "--json",
             action="store_true",
