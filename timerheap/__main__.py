@@ -570,7 +570,8 @@ def on_stock_loop(count: int, bars: Progress) -> dict[str, Any]:
 def on_own_loop(count: int, bars: Progress) -> dict[str, Any]:
     import timerheap.asyncio
 
-    return timerheap.asyncio.run(many_timeouts(count, bars))
+    report: dict[str, Any] = timerheap.asyncio.run(many_timeouts(count, bars))
+    return report
 
 
 EVENT_LOOPS = {"asyncio": on_stock_loop, "timerheap": on_own_loop}
