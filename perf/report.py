@@ -372,7 +372,7 @@ def what_stays(best):
     text = (
         "What a server does not gain: asyncio's own Python remains. The timers take "
         f"{(entered[0] - entered[1]) / 1000:.1f} us less a timeout, but of {entered[1] / 1000:.1f} us that are left "
-        "nearly all is asyncio's class Timeout, and a request passes through streams, transports, tasks and the "
+        "most is asyncio's class Timeout, and a request passes through streams, transports, tasks and the "
         f"selector as before: the echo server spends {stock:.1f} us of processor time a request on the stock loop and "
         f"{ours:.1f} us here, {gained}. A program gains by its timers as much as it has of them.\n"
     )
