@@ -271,10 +271,10 @@ def plot_lateness(late, path):
 # Of asyncio's figures: (digits, unit), what the page calls them.
 FIGURES = {
     "call_later": (0, "call_later, ns"),
-    "call_later_1m": (0, "the same, a million pending"),
+    "call_later_1m": (0, "call_later, a million pending, ns"),
     "call_later_cancel": (0, "call_later and cancel"),
     "cancel_later": (0, "cancelled 1,000 later, 100,000 pending"),
-    "cancel_among": (0, "the same among deadlines like its own"),
+    "cancel_among": (0, "cancelled 1,000 later, among deadlines like its own"),
     "fire": (0, "fire, each of 100,000 with one delay"),
     "fire_apart": (0, "fire, each of 100,000 with random delays"),
     "timeout": (0, "async with asyncio.timeout(60), 100,000 pending"),
@@ -282,7 +282,7 @@ FIGURES = {
     "sleep": (0, "a task in asyncio.sleep, of 100,000"),
     "sleep_native": (0, "a task in timerheap.asyncio.sleep"),
     "gc_held": (1, "gc.collect(), a million pending, handles held, ms"),
-    "gc_dropped": (1, "the same, handles dropped, ms"),
+    "gc_dropped": (1, "gc.collect(), a million pending, handles dropped, ms"),
     "dropped": (1, "gc.collect() that frees a loop with a million, ms"),
     "dropped_bytes": (1, "bytes a timer that are left after it"),
     "bytes": (1, "bytes a timer, handle and context included"),
