@@ -349,6 +349,20 @@ def test_a_handle_can_be_run(make, loop):
 
 
 @every_loop
+@pytest.mark.parametrize("by", ["cancel", "close"])
+def test_a_cancelled_handle_that_is_run_calls_nothing(make, loop, by):
+    called = []
+    loop.set_exception_handler(lambda *_: None)     # asyncio's own has it that None was to be called
+    handle = loop.call_later(1000, called.append, 1)
+    handle.cancel()
+    if by == "close":
+        loop.close()
+    handle._run()
+    assert called == []
+    assert handle.cancelled()
+
+
+@every_loop
 def test_fired_handles_keep_what_they_called(make, loop):
     called = []
     handle = loop.call_later(0, called.append, 1)
@@ -522,6 +536,24 @@ def test_debug_mode_names_slow_callbacks(make, loop, caplog):
     assert len([text for text in told if "slow_one" in text and "Executing" in text]) == 1
 
 
+@every_loop
+@pytest.mark.parametrize("when", ["before", "by a callback"])
+def test_debug_mode_may_find_everything_slow(make, loop, when):
+    def watch():
+        loop.set_debug(True)
+        loop.slow_callback_duration = 0.0
+        time.sleep(0.01)
+
+    called = []
+    if when == "before":
+        watch()
+    loop.call_later(0, watch)
+    loop.call_later(0, called.append, 1)
+    loop.call_soon(loop.set_debug, True)
+    turn(loop, 0.02)
+    assert called == [1]
+
+
 # ---- programs that look closely -------------------------------------------------------------------------------------
 
 
@@ -546,13 +578,15 @@ def test_overridden_methods_are_called(base):
 
 
 @pytest.mark.parametrize("make", [STOCK, EventLoop, loop_class(STOCK)], ids=["stock", "EventLoop", "planned"])
-@pytest.mark.parametrize("way", ["subclass", "instance", "class", "time"])
+@pytest.mark.parametrize("way", ["subclass", "instance", "class", "time", "time before"])
 def test_another_clock_is_honoured(make, way, monkeypatch):
     clock = [1000.0]
     fake = lambda *_: clock[0]  # noqa: E731
     kind = types.new_class("Mine", (make,))
     if way == "subclass":
         kind.time = fake
+    elif way == "time before":
+        monkeypatch.setattr(time, "monotonic", fake)
     loop = kind()
     if way == "instance":
         loop.time = fake

@@ -214,9 +214,13 @@ class _Watched:
     """In debug mode: each handle by itself, for the loop to name the slow ones."""
 
     _cancelled = False
+    _callback = None  # the loop names it by, where this itself has been slow
 
     def __init__(self, timers: LoopTimers) -> None:
         self._timers = timers
+
+    def __repr__(self) -> str:
+        return f"<timers of {self._timers.owner!r}>"
 
     def _run(self) -> None:
         for handle in self._timers.take():

@@ -78,13 +78,15 @@ cdef int loop_handle_traverse(PyObject* self, visitproc visit, void* arg) noexce
 
 
 cdef void drop_loop_call(th_loop_handle* h) noexcept:
-    cdef void* func
-    cdef void* args
+    """Unless it is being called at this moment: then end_calling does."""
+    cdef void* func = NULL
+    cdef void* args = NULL
     if FREE_THREADED:
         th_lock(&loop_of(h).core)
-    func = h.t.func
-    args = h.t.args
-    h.t.func = h.t.args = NULL
+    if not h.t.flags & TH_CALLING:
+        func = h.t.func
+        args = h.t.args
+        h.t.func = h.t.args = NULL
     if FREE_THREADED:
         th_unlock(&loop_of(h).core)
     drop_call(func, args, th_fixed_flags(&h.t))
@@ -179,8 +181,7 @@ cdef void cancel_loop_handle(th_loop_handle* h) noexcept:
     cancelled = stop_record(c, &h.t, &idle)
     flags = h.t.flags
     leave_loop(c)
-    if not flags & TH_CALLING:
-        drop_loop_call(h)
+    drop_loop_call(h)
     if cancelled and not flags & TH_PINNED:
         give_up(h)
 
@@ -209,7 +210,10 @@ cdef inline PyObject* call_loop_handle(th_loop_handle* h) noexcept:
     """Call its function, in its context. A new reference, or NULL with an exception set."""
     cdef PyObject* result = NULL
     cdef uint16_t before = mark_calling(h)
-    if h.context == NULL:
+    if h.t.func == NULL:                # cancelled: by _run() of it, or meanwhile by another thread
+        result = <PyObject*>None
+        incref(result)
+    elif h.context == NULL:
         result = invoke(&h.t)
     elif PyContext_Enter(h.context) == 0:
         result = invoke(&h.t)

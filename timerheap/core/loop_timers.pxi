@@ -343,6 +343,7 @@ cdef class LoopTimers:
     TimerHandle, report(handle, exception), note_cancel(handle), plan(), is_monotonic(time method)."""
 
     _cancelled = False                      # to the loop it is a handle to run, see _run
+    _callback = None                        # by which the loop names it
 
     def __cinit__(self, *args, **kwargs):
         cdef bint roomy
@@ -375,7 +376,9 @@ cdef class LoopTimers:
         self.base_module = vars(module)
         self.time = module.time
         self.time_module = vars(module.time)
-        self.monotonic = module.time.monotonic
+        monotonic = module.time.monotonic
+        if type(monotonic) is type(len):        # else another is in its place as yet
+            self.monotonic = monotonic
 
     def methods(self):
         """call_at and call_later for the loop's dict."""
