@@ -27,6 +27,7 @@
 cdef enum:
     EARLY = 20000           # ns: a loop that comes so early does not wait more exactly than that
     COARSE = 1000000        # ns: what it is asked for at least then
+    LEFT = 50000000         # ns: by then a loop that is being left has been, or it would fire the rest before
     DAY = 86400             # s: the longest wait that a loop is asked for
 
 
@@ -106,8 +107,8 @@ cdef int64_t next_turn(LoopHeap heap) noexcept:
     return when
 
 
-cdef int plan(LoopHeap heap, bint early) except -1:
-    """In the loop's thread: the next turn. early: the loop does not wait exactly."""
+cdef int plan(LoopHeap heap, int64_t least) except -1:
+    """In the loop's thread: the next turn, in so many ns at least."""
     cdef double delay
     cdef int64_t left, when = next_turn(heap)
     if when == TH_NEVER:
@@ -118,7 +119,7 @@ cdef int plan(LoopHeap heap, bint early) except -1:
     if heap.handle is not None:
         heap.handle.cancel()
         heap.handle = None
-    left = max(when - th_monotonic(), COARSE if early else 0)
+    left = max(when - th_monotonic(), least)
     delay = min(left / 1e9, <double>DAY)
     heap.handle_at = when
     heap.handle = loop.call_later(delay, heap._due, context=fresh_context())
@@ -198,13 +199,14 @@ cdef void drop_plan(LoopHeap heap) noexcept:
 
 
 cdef int take_turn(LoopHeap heap, bint early) except -1:
+    """early: the loop does not wait exactly."""
     cdef uint32_t turn
     if not enter_turn(heap.core):
         return 0
     try:
         if begin_turn(heap, &turn):
             fire_run(heap, turn)
-        plan(heap, early or heap.leaving is not None)   # a loop may take a moment to be left
+        plan(heap, LEFT if heap.leaving is not None else COARSE if early else 0)
     except BaseException:
         loop = heap.loop()
         if loop is None or not try_to_ask(heap, loop):
