@@ -937,3 +937,23 @@ def test_waits_leave_no_references_behind(make_loop):
             runner.run(one())
         gc.collect()
         assert sys.getrefcount(marker) == before
+
+
+def test_after_an_interrupt_the_other_sleeps_end(make_loop):
+    """On a foreign loop too, which does not tell when it runs again."""
+    loop = make_loop()
+
+    async def nap():
+        await native.sleep(SHORT)
+
+    async def interrupt():
+        await native.sleep(SHORT)
+        raise KeyboardInterrupt
+
+    tasks = [loop.create_task(coroutine) for coroutine in (nap(), interrupt(), nap())]
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_forever()
+    for task in (tasks[0], tasks[2]):
+        loop.run_until_complete(asyncio.wait_for(task, PATIENCE))
+    assert isinstance(tasks[1].exception(), KeyboardInterrupt)
+    loop.close()

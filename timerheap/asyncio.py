@@ -52,6 +52,7 @@ __all__ = [
 ]
 
 _LONGEST = 24 * 3600.0  # seconds of one wait: more than some systems take
+_LEFT = 0.05  # seconds by which a loop that is being left has been
 
 
 class _Timers(LoopTimers):
@@ -139,11 +140,12 @@ class _Planned(_Timers):
 
     def __init__(self, base: type) -> None:
         self.base: Any = base  # its methods plan: what overrides them is for what programs arm
+        self.exact = issubclass(base, base_events.BaseEventLoop)
         self.wait_for(float("inf"))
 
     def plan(self) -> None:
         if self.planned is None:
-            self.ask(False)
+            self.ask()
         else:
             self.owner.call_soon(self.replan)
 
@@ -151,10 +153,10 @@ class _Planned(_Timers):
         if self.planned is not None:
             self.planned.cancel()
             self.planned = None
-            self.ask(False)
+            self.ask()
 
-    def ask(self, again: bool) -> None:
-        """Have wake() called in time. again: it has come too early, as from loops that count in milliseconds."""
+    def ask(self, least: float = 0.0) -> None:
+        """Have wake() called in time, and in so many seconds at least."""
         loop, base = self.owner, self.base
         deadline = self.next_deadline()
         self.wait_for(deadline)
@@ -162,39 +164,32 @@ class _Planned(_Timers):
             return
         self.planning = True
         try:
-            if deadline == float("-inf"):
+            if deadline == float("-inf") and not least:
                 self.planned = loop.call_soon(self.wake)
-            elif issubclass(base, base_events.BaseEventLoop):
-                # Which takes a deadline for reached that is as near as the clock is fine; and may have a clock that
-                # goes from one deadline to the next, and never beyond: the deadline itself comes first.
-                when = deadline + 2e-9 if again else deadline
-                self.planned = base.call_at(loop, min(when, loop.time() + _LONGEST), self.wake)
+            elif self.exact:
+                now = loop.time()
+                self.planned = base.call_at(loop, min(max(deadline, now + least), now + _LONGEST), self.wake)
             else:
-                delay = max(deadline - loop.time(), 0.001 if again else 0.0)
-                self.planned = base.call_later(loop, min(delay, _LONGEST), self.wake)
+                self.planned = base.call_later(loop, min(max(deadline - loop.time(), least), _LONGEST), self.wake)
         finally:
             self.planning = False
 
     def wake(self) -> None:
         self.planned = None
         self.wait_for(float("-inf"))  # until ask() has planned anew
-        again = not self.due()
+        # Loops come early: asyncio's by what its clock is fine, and others count in milliseconds. To ask these for what
+        # is left would be to spin.
+        least = 0.0 if self.due() else 2e-9 if self.exact else 0.001
         try:
             if self.debug:
                 self.fire_watched()
             else:
                 self.fire()
         except (KeyboardInterrupt, SystemExit):
-            raise  # out of run_forever, and begin() will ask
-        except BaseException:
-            self.ask(again)
+            least = _LEFT
             raise
-        self.ask(again)
-
-    def begin(self) -> None:
-        super().begin()
-        if self.planned is None:
-            self.ask(False)
+        finally:
+            self.ask(least)
 
     def close(self) -> None:
         self.planned = None
