@@ -554,6 +554,37 @@ def test_debug_mode_may_find_everything_slow(make, loop, when):
     assert called == [1]
 
 
+@pytest.mark.parametrize("refused", ["call_at", "call_soon"])
+def test_an_arming_that_cannot_be_planned_for_is_undone(refused):
+    """And keeps nobody else from being planned for."""
+
+    class Refusing(STOCK):
+        refuses = None
+
+        def call_at(self, *args, **named):
+            if self.refuses == "call_at":
+                raise MemoryError
+            return super().call_at(*args, **named)
+
+        def call_soon(self, *args, **named):
+            if self.refuses == "call_soon":
+                raise MemoryError
+            return super().call_soon(*args, **named)
+
+    loop = loop_class(Refusing)()
+    called = []
+    if refused == "call_soon":
+        loop.call_later(60, called.append, 0)
+    loop.refuses = refused
+    with pytest.raises(MemoryError):
+        loop.call_later(0.001, called.append, 1)
+    loop.refuses = None
+    loop.call_later(0.002, called.append, 2)
+    turn(loop, 0.02)
+    assert called == [2]
+    loop.close()
+
+
 # ---- programs that look closely -------------------------------------------------------------------------------------
 
 

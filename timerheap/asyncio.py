@@ -146,13 +146,17 @@ class _Planned(_Timers):
     def plan(self) -> None:
         if self.planned is None:
             self.ask()
-        else:
+            return
+        try:
             self.owner.call_soon(self.replan)
+        except BaseException:
+            self.wait_for(float("inf"))  # who arms next asks again
+            raise
 
     def replan(self) -> None:
-        if self.planned is not None:
-            self.planned.cancel()
-            self.planned = None
+        planned, self.planned = self.planned, None
+        if planned is not None:
+            planned.cancel()
             self.ask()
 
     def ask(self, least: float = 0.0) -> None:
@@ -171,6 +175,9 @@ class _Planned(_Timers):
                 self.planned = base.call_at(loop, min(max(deadline, now + least), now + _LONGEST), self.wake)
             else:
                 self.planned = base.call_later(loop, min(max(deadline - loop.time(), least), _LONGEST), self.wake)
+        except BaseException:
+            self.wait_for(float("inf"))
+            raise
         finally:
             self.planning = False
 

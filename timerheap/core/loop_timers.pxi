@@ -54,7 +54,11 @@ cdef inline object loop_arm(LoopTimers timers, double when, PyObject* func, PyOb
         h.context = context
     call_items(h, func, args, nargs)
     if arm_loop_handle(h):
-        timers.plan()
+        try:
+            timers.plan()
+        except BaseException:
+            cancel_loop_handle(h)
+            raise
     return handle
 
 
