@@ -110,8 +110,9 @@ typedef struct th_core {
     int64_t patience;        /* ns that a callback may hold the post for; 0: for ever. This and the next are set once */
     int64_t tolerance;       /* ns by which a wake-up may be put off */
 
-    int driven;              /* no worker: who turns the clock fires, or an event loop */
-    int manual;              /* virtual time; driven as well */
+    th_flag driven;          /* no worker: who turns the clock fires, or an event loop; this and the next are set once,
+                                when other threads may find the heap among all */
+    th_flag manual;          /* virtual time; driven as well */
     _Atomic int64_t manual_now;
     uint64_t driver;         /* manual heaps: th_thread() of the thread that made it */
     _Atomic uint64_t advancer; /* driven heaps: th_thread() of the thread in advance(), or in a loop's turn, else 0 */

@@ -3,15 +3,29 @@
 Each of these is a promise with a GIL as well, where most of them have no way to fail.
 """
 
+import asyncio
 import concurrent.futures
 import random
 import sys
 import threading
+import time
 
 import pytest
-from helpers import FAR, FREE_THREADED, PATIENCE, SANITIZER, balance, run_ok, run_threads, turns, wait_until
+from helpers import (
+    FAR,
+    FREE_THREADED,
+    PATIENCE,
+    SANITIZER,
+    Background,
+    balance,
+    run_ok,
+    run_threads,
+    turns,
+    wait_until,
+)
 
 from timerheap import AfterFunc, Ticker, TimerHeap, default_heap
+from timerheap.asyncio import heap as heap_of
 from timerheap.testing import ManualHeap
 
 MANY = 16
@@ -184,6 +198,28 @@ def test_close_waits_for_a_callback_whoever_started_the_worker():
         assert running.wait(PATIENCE)
         heap.close()
         assert len(over) == heap.stats()["fired"]
+
+
+def test_a_loops_heap_is_closed_at_every_moment():
+    """By another thread, while what the loop has planned comes due, is taken and ends."""
+
+    def close(heap, turn):
+        time.sleep(turn % 10 / 10_000)
+        heap.close()
+
+    async def main():
+        for turn in turns(300, 5.0):
+            heap, seen = heap_of(), []
+            timer = AfterFunc(0.0005, seen.append, turn, heap=heap)
+            closer = Background(close, heap, turn)
+            while closer.running:
+                await asyncio.sleep(0.0002)
+            closer.result()
+            assert not timer.active
+            assert heap.stats()["fired"] == len(seen)
+            assert balance(heap) == 0
+
+    asyncio.run(main())
 
 
 def test_threads_that_reset_the_same_inherited_handles_in_the_child_of_a_fork():

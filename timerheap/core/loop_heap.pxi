@@ -184,10 +184,18 @@ cdef bint await_turn(th_core* c, int64_t until) except -1:
     return True
 
 
+cdef object take_plan(LoopHeap heap):
+    """Its handle, or None, which is no longer there: to whoever comes first, its loop, where it has come due, or who
+    closes the heap meanwhile."""
+    with cython.critical_section(heap):
+        handle = heap.handle
+        heap.handle = None
+    return handle
+
+
 cdef void drop_plan(LoopHeap heap) noexcept:
     """Of a closed heap. Where the loop runs in another thread, the handle is left to come, and finds nothing."""
-    handle = heap.handle
-    heap.handle = None
+    handle = take_plan(heap)
     if handle is None:
         return
     try:
@@ -243,7 +251,7 @@ cdef class LoopHeap(TimerHeap):
 
     def _due(self):
         """A turn, for it was planned."""
-        self.handle = None
+        take_plan(self)
         take_turn(self, self.handle_at - th_monotonic() > EARLY)
 
     def close(self, timeout=None):
