@@ -59,8 +59,9 @@ cdef class Reception:
     def leave(self):
         """The lines, if it stands in them. The alarm is called off."""
         stand_down(self)
-        alarm = self.alarm
-        self.alarm = None
+        with cython.critical_section(self):     # of a closed loop a thread may call this that rings, see bells.pxi
+            alarm = self.alarm
+            self.alarm = None
         if alarm is not None:
             alarm.stop()
 
