@@ -73,16 +73,23 @@ test-ft-here:
 	@$(MAKE) test
 	@$(MAKE) stress SECONDS=$(or $(SECONDS),60)
 
-# The races that CPython's own file names are the interpreter's, none of ours is left out.
+# The races that CPython's own file names are the interpreter's, and so are those of tests/races_of_cpython.txt; none of
+# ours is left out.
 tsan-ft:
 	@python=$(or $(PYTHON_TSAN),$$(CLANG='$(CLANG)' .ci/python-ft --tsan)) && $(MAKE) tsan-ft-here PYTHON="$$python"
 tsan-ft-here: export PYTHON_GIL = 0
 tsan-ft-here: export PIP_PREFER_BINARY = 1
-tsan-ft-here: export TSAN_OPTIONS = exitcode=66 suppressions=$(abspath $(dir $(PYTHON))..)/suppressions_free_threading.txt
-tsan-ft-here: $(venv)-tsan/.with-test
-	@$(call run,$(venv)-tsan) -m pytest -q -s tests/test_free_threaded.py
+tsan-ft-here: export TSAN_OPTIONS = exitcode=66 suppressions=$(abspath build/races_of_cpython.txt)
+tsan-ft-here: build/races_of_cpython.txt $(venv)-tsan/.with-test
+	@$(call run,$(venv)-tsan) -m pytest -q -s tests/test_free_threaded.py \
+		tests/test_loop_heap.py tests/test_async_channels.py
 	@$(call run,$(venv)-tsan) tests/stress/ledger.py --threads $(or $(THREADS),8) $(if $(SEED),--seed $(SEED)) \
 		--operations $(or $(OPERATIONS),1000000) $(STRESS_ARGS)
+
+.PHONY: build/races_of_cpython.txt
+build/races_of_cpython.txt:
+	@mkdir -p $(@D)
+	@cat $(dir $(PYTHON))../suppressions_free_threading.txt tests/races_of_cpython.txt >$@
 
 ## make test-portable the tests and the ledger on a release build by POSIX alone   SECONDS=60
 .PHONY: portable test-portable
