@@ -143,11 +143,11 @@ def test_a_reset_to_earlier_and_to_later_is_seen(run, heap):
 
 def test_on_a_stopped_timer_it_waits_for_a_reset(run, heap):
     async def main():
-        timer = Timer(0.01, heap=heap)
+        timer = Timer(0.5, heap=heap)
         task = start(timer.c)
         await asleep(task)
         assert timer.stop()
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.6)
         assert not task.done()
         timer.reset(0)
         await task
@@ -203,13 +203,13 @@ def test_other_threads_wake_a_coroutine(run, heap):
 
 def test_a_cancelled_await_leaves_the_value(run, heap):
     async def main():
-        timer = Timer(0.01, heap=heap)
+        timer = Timer(0.5, heap=heap)
         task = start(timer.c)
         await asleep(task)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.6)
         assert timer.c.poll() is not None
 
     run(main())
