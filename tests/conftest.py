@@ -68,6 +68,7 @@ def unraisable(monkeypatch):
 @pytest.fixture
 def eager_collector():
     """The cyclic collector runs at (nearly) every allocation of a container."""
+    gc.collect()  # the count begins at 0: without a GIL it is below, by as much as was freed since the last collection
     before = gc.get_threshold()
     gc.set_threshold(*EAGER)
     yield
