@@ -156,8 +156,10 @@ class _Planned(_Timers):
     def replan(self) -> None:
         planned, self.planned = self.planned, None
         if planned is not None:
-            planned.cancel()
-            self.ask()
+            try:
+                planned.cancel()
+            finally:
+                self.ask()
 
     def ask(self, least: float = 0.0) -> None:
         """Have wake() called in time, and in so many seconds at least."""
