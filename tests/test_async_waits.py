@@ -765,6 +765,25 @@ def test_the_task_in_python_sleeps_and_times_out(make_loop, how, monkeypatch):
 # ---- the loop's timers ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize("make", [native.EventLoop, native.loop_class(asyncio.SelectorEventLoop)],
+                         ids=["EventLoop", "planned"])
+def test_a_block_left_in_the_batch_of_its_deadline_does_not_expire(make, debug):
+    async def main():
+        told = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: told.append(context))
+        async with native.timeout(0.002) as timeout:
+            loop.call_soon(time.sleep, 0.01)
+            await native.sleep(0.001)
+        await asyncio.sleep(0.005)
+        assert not timeout.expired()
+        assert told == []
+
+    with asyncio.Runner(loop_factory=make, debug=debug) as runner:
+        runner.run(main())
+
+
 def test_a_foreign_loop_keeps_its_timers_and_is_freed_with_them():
     class Loop(asyncio.SelectorEventLoop):
         pass
