@@ -27,12 +27,9 @@
  * share one 64-byte cache line, and a siftdown touches one line a level. */
 #define TH_KEY_PAD 3
 
-/* A field that is also read without its guard. The GIL makes an int of it; without one it has to be atomic. */
-#ifdef Py_GIL_DISABLED
+/* A field that is also read without its guard: with the GIL, if there is one, which a thread that ends does not have when
+ * it leaves its post (th_post_end). */
 typedef atomic_int th_flag;
-#else
-typedef int th_flag;
-#endif
 
 #ifdef TIMERHEAP_DEBUG
 typedef _Atomic uintptr_t th_holder; /* pthread_self() of who holds a mutex, 0: nobody; guard: that mutex, to write */
