@@ -287,7 +287,7 @@ def test_a_worker_whose_thread_is_ended_by_foreign_code_is_replaced():
         heap = TimerHeap("ended")
         fired = threading.Event()
         leave = ctypes.CDLL(None).pthread_exit      # without the GIL
-        timers = [AfterFunc(0, leave, None, heap=heap), AfterFunc(0.01, fired.set, heap=heap)]
+        timers = [AfterFunc(1, fired.set, heap=heap), AfterFunc(0, leave, None, heap=heap)]
         deadline = time.monotonic() + 30
         while "ended" not in [t.name for t in threading.enumerate() if not t.is_alive()]:
             assert time.monotonic() < deadline
