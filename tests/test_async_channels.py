@@ -384,6 +384,24 @@ def test_a_cancelled_coroutine_hands_the_line_to_a_thread(run, heap):
     run(main())
 
 
+def test_a_cancelled_receive_that_is_kept_stands_in_no_line(run, heap):
+    async def main():
+        ticker = Ticker(0.2, heap=heap)
+        kept = ticker.__anext__()
+        first = start(kept)
+        await asleep(first)
+        second = start(ticker.c)
+        await asleep(second)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        assert await asyncio.wait_for(second, PATIENCE) > 0
+        ticker.stop()
+        del kept
+
+    run(main())
+
+
 def test_a_loop_that_is_closed_hands_its_lines_on():
     """Told by a thread, when the coroutine can no longer be run."""
     heap = TimerHeap()
