@@ -84,23 +84,24 @@ def test_among_equal_deadlines_a_call_was_armed_by_the_one_before(manual):
 
 def test_real_calls_are_on_the_worker_on_the_grid_and_never_early(heap):
     calls = []
-    done = threading.Event()
+    begun, done = threading.Event(), threading.Event()
     start = time.monotonic()
 
     def call():
+        assert begun.wait(PATIENCE)
         calls.append((time.monotonic(), threading.current_thread().name, timer.when))
         if len(calls) == 20:
             timer.stop()
             done.set()
 
     timer = every(0.005, call, heap=heap)
-    first = timer.when
+    begun.set()
     assert done.wait(PATIENCE)
-    assert start + 0.005 <= first
-    deadlines = [first, *(when for _, _, when in calls)]
-    for (at, name, _), deadline in zip(calls, deadlines, strict=False):
+    assert {name for _, name, _ in calls} == {"test"}
+    assert start + 0.005 <= calls[0][0]
+    deadlines = [when for _, _, when in calls]
+    for (at, _, _), deadline in zip(calls[1:], deadlines, strict=False):
         assert at >= deadline
-        assert name == "test"
     for before, after in itertools.pairwise(deadlines):
         points = (after - before) / 0.005
         assert round(points) >= 1
