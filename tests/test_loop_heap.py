@@ -731,6 +731,7 @@ def test_timerheap_alone_imports_no_asyncio():
 @pytest.mark.parametrize("debug", [False, True])
 def test_asyncio_debug_mode_has_nothing_to_say(loop, heap, debug, caplog):
     loop.set_debug(debug)
+    loop.slow_callback_duration = PATIENCE  # of a busy machine it may speak, and name what was slow
     seen = []
 
     async def arm():
