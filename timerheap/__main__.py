@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import gc
 import io
@@ -509,11 +508,14 @@ def describe_threads(report: dict[str, Any]) -> Iterator[str]:
             yield f"{'':16}the system refused more threads than these"
 
 
-# The experiment of asyncio: a program that knows asyncio alone, on asyncio's own loop and on timerheap's.
+# The experiment of asyncio: a program that knows asyncio alone, on asyncio's own loop and on timerheap's. It alone
+# imports that, which takes longer than all else here.
 
 
 async def expire(delay: float) -> float:
     """Seconds by which an `asyncio.timeout` that does expire is late."""
+    import asyncio
+
     earliest = at_least(now(), delay)
     try:
         async with asyncio.timeout(delay):
@@ -526,6 +528,8 @@ async def expire(delay: float) -> float:
 async def many_timeouts(count: int, bars: Progress) -> dict[str, Any]:
     """Enter so many `asyncio.timeout`s, let a few more expire beside them, leave them; what it took. One of them that
     expired before its time would end it all: that is what they are for."""
+    import asyncio
+
     timeouts: list[Any] = [None] * count
     gc.collect()
     resident = resident_bytes()
@@ -564,6 +568,8 @@ async def many_timeouts(count: int, bars: Progress) -> dict[str, Any]:
 
 
 def on_stock_loop(count: int, bars: Progress) -> dict[str, Any]:
+    import asyncio
+
     return asyncio.run(many_timeouts(count, bars))
 
 
