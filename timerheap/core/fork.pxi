@@ -22,7 +22,7 @@ def before_fork():
     cdef list heaps, posts = []
     cdef th_post* mine = th_my_post
     cdef Py_ssize_t others
-    cdef int64_t left
+    cdef int64_t left, until = th_monotonic() + FORK_GRACE
     if mine != NULL and mine.thread != NULL:
         # A callback forks. In the child its thread will be the main one, which threading makes of a thread that it does
         # not know.
@@ -35,9 +35,8 @@ def before_fork():
         others -= heap.core.running and not heap.core.driven
     if others > 0:
         return
-    left = th_monotonic() + FORK_GRACE
     for heap in heaps:
-        while heap.core.firing and not heap.core.driven and th_monotonic() < left:
+        while heap.core.firing and not heap.core.driven and th_monotonic() < until:
             with nogil:
                 th_pause(FORK_GRACE // 500)
     for heap in heaps:

@@ -59,11 +59,7 @@ cdef class Reception:
     def leave(self):
         """The lines, if it stands in them. The alarm is called off."""
         stand_down(self)
-        with cython.critical_section(self):     # of a closed loop a thread may call this that rings, see bells.pxi
-            alarm = self.alarm
-            self.alarm = None
-        if alarm is not None:
-            alarm.stop()
+        drop_alarm(self)
 
 
 def wake_future(future):
@@ -73,6 +69,15 @@ def wake_future(future):
 
 
 cdef object ALARM = wake_future
+
+
+cdef int drop_alarm(Reception self) except -1:
+    with cython.critical_section(self):     # of a closed loop a thread may do this that rings, see bells.pxi
+        alarm = self.alarm
+        self.alarm = None
+    if alarm is not None:
+        alarm.stop()
+    return 0
 
 
 cdef Timer set_alarm(TimerHeap home, object future, int64_t ns):
@@ -167,10 +172,7 @@ cdef outcome sleep_unless_ready(Reception self, int64_t* when) except *:
     bell.waiter = weakref.ref(self)
     self.future = self.loop.create_future()
     result = look_or_stand(self, bell, when, &wake_at)
-    alarm = self.alarm
-    self.alarm = None
-    if alarm is not None:
-        alarm.stop()
+    drop_alarm(self)
     if result == NOT_READY and wake_at != TH_NEVER:
         self.alarm = set_alarm(self.home, self.future, max(wake_at - self.g.now, 0))
     return result

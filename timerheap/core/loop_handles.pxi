@@ -81,14 +81,12 @@ cdef void drop_loop_call(th_loop_handle* h) noexcept:
     """Unless it is being called at this moment: then end_calling does."""
     cdef void* func = NULL
     cdef void* args = NULL
-    if FREE_THREADED:
-        th_lock(&loop_of(h).core)
+    enter_loop(&loop_of(h).core)
     if not h.t.flags & TH_CALLING:
         func = h.t.func
         args = h.t.args
         h.t.func = h.t.args = NULL
-    if FREE_THREADED:
-        th_unlock(&loop_of(h).core)
+    leave_loop(&loop_of(h).core)
     drop_call(func, args, th_fixed_flags(&h.t))
 
 
