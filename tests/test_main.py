@@ -34,6 +34,18 @@ def run(*arguments, cwd, **env):
     )
 
 
+def started(cwd, *arguments):
+    """The command as a process that is under way."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "timerheap", *arguments],
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 @pytest.fixture
 def trial(capsys):
     """The main job in this process: its exit status and its report."""
@@ -291,14 +303,7 @@ def test_asyncio_ends_as_a_process_of_it_ended(status, ends_as, monkeypatch):
 
 
 def test_ctrl_c_ends_both_processes_of_asyncio(tmp_path):
-    with subprocess.Popen(
-        [sys.executable, "-m", "timerheap", "asyncio", "--timers", "1000000"],
-        cwd=tmp_path,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with started(tmp_path, "asyncio", "--timers", "1000000") as process:
         try:
             assert process.stderr.readline() == "asyncio: 1,000,000 timers\n"
             process.send_signal(signal.SIGINT)
@@ -406,14 +411,7 @@ def test_timers_that_find_no_memory_end_in_a_sentence(monkeypatch, capsys):
 
 
 def test_ctrl_c_ends_it_cleanly(tmp_path):
-    with subprocess.Popen(
-        [sys.executable, "-m", "timerheap", "--timers", "1000", "--spread", "3600"],
-        cwd=tmp_path,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with started(tmp_path, "--timers", "1000", "--spread", "3600") as process:
         try:
             for line in process.stderr:
                 if line.startswith("firing"):
