@@ -6,7 +6,7 @@ import threading
 import weakref
 
 import pytest
-from helpers import FAR, balance, wait_until
+from helpers import FAR, PATIENCE, balance, wait_until
 
 from timerheap import AfterFunc, Ticker, Timer, TimerHeap
 from timerheap.testing import ManualHeap
@@ -42,14 +42,17 @@ def test_a_callback_may_block_on_a_timer_of_its_own_heap(heap):
 def test_a_callback_may_close_its_heap():
     heap = TimerHeap("closing")
     seen = []
+    armed = threading.Event()
 
     def callback():
+        assert armed.wait(PATIENCE)
         heap.close()
         seen.append((heap.closed, len(heap), later.stop()))
 
     later = AfterFunc(FAR, print, heap=heap)
     AfterFunc(0, callback, heap=heap)
     AfterFunc(0, seen.append, "ran after close", heap=heap)
+    armed.set()
     wait_until(lambda: seen)
     heap.close()
     assert seen == [(True, 0, False)]
