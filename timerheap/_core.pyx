@@ -36,6 +36,7 @@ the parts that work on objects stand above those that make them; and timerproc, 
     gil.c, gil.h      asking a thread that computes for the GIL                 <- the GIL is asked for
     durations.pxi     seconds to nanoseconds
     arguments.pxi     what wrong calls are told
+    columns.pxi       slots and durations by the million
     misnomers.pxi     what wrong names are told
     process.pxi       the process: its heaps, its main thread, its end
     handles.pxi       the memory of Timer objects, and what the collector is shown
@@ -68,17 +69,17 @@ the parts that work on objects stand above those that make them; and timerproc, 
 from cpython.object cimport Py_GT, PyObject, PyTypeObject, destructor, inquiry, traverseproc, visitproc
 from libc.errno cimport errno
 from libc.math cimport INFINITY
-from libc.stdint cimport INT64_MIN, int64_t, uint16_t, uint32_t, uint64_t
-from libc.stdio cimport fprintf, stderr
+from libc.stdint cimport INT64_MIN, int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdio cimport fprintf, snprintf, stderr
 from libc.stdlib cimport abort, calloc, free, malloc, qsort
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memset, strchr
 
 import atexit
 import os
 import sys
 import threading
 import weakref
-from _collections_abc import AsyncGenerator, Coroutine, Generator
+from _collections_abc import AsyncGenerator, Coroutine, Generator, Mapping
 
 cimport cython
 
@@ -93,6 +94,7 @@ include "core/run.pxi"
 include "core/park.pxi"
 include "core/durations.pxi"
 include "core/arguments.pxi"
+include "core/columns.pxi"
 include "core/misnomers.pxi"
 include "core/process.pxi"
 include "core/handles.pxi"

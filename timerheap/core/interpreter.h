@@ -71,6 +71,8 @@
 #endif
 
 #define th_has_float(o) (Py_TYPE(o)->tp_as_number != NULL && Py_TYPE(o)->tp_as_number->nb_float != NULL)
+#define th_has_length(o) ((Py_TYPE(o)->tp_as_sequence != NULL && Py_TYPE(o)->tp_as_sequence->sq_length != NULL) \
+    || (Py_TYPE(o)->tp_as_mapping != NULL && Py_TYPE(o)->tp_as_mapping->mp_length != NULL))
 #define th_raise_pending() (PyErr_Occurred() ? -1 : 0)
 
 /* The exception that is set, which is cleared; a new reference. Not by try and except: where there is no memory

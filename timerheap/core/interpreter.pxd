@@ -36,6 +36,7 @@ cdef extern from "interpreter.h":
     void forbid_new "th_forbid_new"(PyTypeObject* type)
     unsigned int type_version "th_type_version"(PyObject* o)
     bint has_float "th_has_float"(object o)
+    bint has_length "th_has_length"(object o)
     void stop_with "th_stop_with"(object value)      # its error is left set
     bint may_suspend "th_may_suspend"(PyObject* o)
     int raise_pending "th_raise_pending"() except -1
@@ -77,6 +78,23 @@ cdef extern from "Python.h":
     double int_as_double "PyLong_AsDouble"(PyObject* o) noexcept    # its error is left set
     bint has_index "PyIndex_Check"(object o)
     object PyNumber_Index(object o)
+    PyObject* index_or_error "PyNumber_Index"(object o) noexcept    # its error is left set
+    bint PySequence_Check(object o)
+    int PySlice_Unpack(object slice, Py_ssize_t* start, Py_ssize_t* stop, Py_ssize_t* step) except -1
+    Py_ssize_t PySlice_AdjustIndices(Py_ssize_t length, Py_ssize_t* start, Py_ssize_t* stop, Py_ssize_t step)
+    ctypedef struct buffer_view "Py_buffer":
+        void* buf
+        Py_ssize_t itemsize
+        int ndim
+        const char* format
+        Py_ssize_t* shape
+        Py_ssize_t* strides
+    const int PyBUF_FORMAT
+    const int PyBUF_STRIDES
+    const int PyBUF_WRITABLE
+    bint is_buffer "PyObject_CheckBuffer"(object o)
+    int get_buffer "PyObject_GetBuffer"(object o, buffer_view* view, int flags) noexcept    # its error is left set
+    void release_buffer "PyBuffer_Release"(buffer_view* view)
     int compare_or_error "PyObject_RichCompareBool"(object a, object b, int op) noexcept    # its error is left set
     long long PyLong_AsLongLongAndOverflow(object o, int* overflow) except? -1
     int PyErr_CheckSignals() except -1
