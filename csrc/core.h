@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "array.h"
 #include "clock.h"
 #include "pages.h"
 #include "platform.h"
@@ -57,6 +58,8 @@ typedef struct th_core {
     size_t rising;           /* so many of them */
 
     th_slab orphans;         /* records whose handle is gone; guard M */
+
+    th_arrays arrays;        /* its TimerArrays; guard M */
 
     th_key *run;             /* due timers in firing order; the worker's own, but see TH_PINNED */
     size_t run_len, run_cap;
@@ -273,6 +276,7 @@ static inline void th_core_unmap(th_core *c)
     th_unmap(c->keys ? c->keys - TH_KEY_PAD : NULL, c->key_bytes);
     th_unmap(c->run, c->run_cap * sizeof(th_key));
     th_slab_end(&c->orphans);
+    th_arrays_end(&c->arrays);
 }
 
 /* The end of a core that nobody needs any more. */

@@ -1,5 +1,6 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from array cimport th_arrays
 from slab cimport th_slab
 from timer cimport th_key, th_timer
 
@@ -19,6 +20,7 @@ cdef extern from "core.h" nogil:
         th_timer** risers
         size_t rising
         th_slab orphans
+        th_arrays arrays
         th_key* run
         size_t run_len
         size_t run_cap

@@ -70,6 +70,7 @@ static void th_disown(th_core *c)
     c->readers = 0; /* threads that are not in the child */
     c->kept = NULL;
     memset(&c->orphans, 0, sizeof(c->orphans));
+    th_void_arrays(&c->arrays);
 }
 
 /* The thread that forked is the one that took the mutexes, and gives them back; they are then made anew for the sake

@@ -56,6 +56,15 @@ static inline int th_unback(void *base, size_t size)
     return size == 0 || th_drop_pages(base, size);
 }
 
+/* Zeros in size bytes of a mapping, whole pages, as if it were new: by fresh memory, which costs nothing until it is
+ * touched, and by writing them where there is none. */
+static inline void th_zero_pages(void *base, size_t size)
+{
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | TH_MAP_LAZY;
+    if (mmap(base, size, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED)
+        memset(base, 0, size);
+}
+
 /* Resize the mapping base (NULL when old is 0) from old to size bytes, keeping its contents; both whole pages,
  * size > 0. Returns the new address, or NULL with the old mapping intact. */
 static inline void *th_remap(void *base, size_t old, size_t size)

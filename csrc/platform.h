@@ -27,6 +27,9 @@
  *   th_set_slack      late to wake this thread
  *   th_move_pages     a mapping resized, bytes kept     mremap: page tables move     cut in place, or copied
  *   th_drop_pages     what is in pages may go           madvise(MADV_DONTNEED)       the same; MADV_FREE on macOS
+ *   th_wipe_on_fork   a fork's child finds zeros        madvise(MADV_WIPEONFORK)     false: it does not
+ *   th_huge_pages     pages of 2 MiB, if there are      madvise(MADV_HUGEPAGE)       nothing
+ *   th_populate       pages are touched at once         MADV_POPULATE_WRITE          nothing
  *   th_await_gone     the system has forgotten a        tgkill until there is none,  5 ms after it was
  *                     thread that is ending             a second at most             seen to end
  *

@@ -10,6 +10,7 @@ cdef extern from "platform.h" nogil:
     int th_await_word(const uint32_t* word, uint32_t value, int64_t deadline)
     int th_sleep_until(int64_t deadline)
     void th_pause(int64_t ns)
+    void th_populate(void* base, size_t size)
     const bint HAS_EPOLL "TH_EPOLL"
     struct th_epoll_data "epoll_data":
         int fd

@@ -80,6 +80,24 @@ static inline int th_drop_pages(void *base, size_t size)
     return madvise(base, size, MADV_DONTNEED) == 0;
 }
 
+/* True: the child of a fork finds zeros in these pages, which are private and of no file. */
+static inline int th_wipe_on_fork(void *base, size_t size)
+{
+    return madvise(base, size, 18 /* MADV_WIPEONFORK, Linux 4.14 */) == 0;
+}
+
+/* Where random access is what they are for. Only asked for: a kernel without them, or told otherwise, goes on. */
+static inline void th_huge_pages(void *base, size_t size)
+{
+    madvise(base, size, 14 /* MADV_HUGEPAGE */);
+}
+
+/* Touch them all: in one system call, where each page alone would be a fault. Only asked for. */
+static inline void th_populate(void *base, size_t size)
+{
+    madvise(base, size, 23 /* MADV_POPULATE_WRITE, Linux 5.14 */);
+}
+
 /* id: of a thread of this process, as the system counts. */
 static inline void th_await_gone(unsigned long id, int64_t seen)
 {

@@ -128,6 +128,25 @@ static inline int th_drop_pages(void *base, size_t size)
 #endif
 }
 
+static inline int th_wipe_on_fork(void *base, size_t size)
+{
+    (void)base;
+    (void)size;
+    return 0;
+}
+
+static inline void th_huge_pages(void *base, size_t size)
+{
+    (void)base;
+    (void)size;
+}
+
+static inline void th_populate(void *base, size_t size)
+{
+    (void)base;
+    (void)size;
+}
+
 /* POSIX does not tell of a thread that nobody joins. One that was seen to have left its post has little more to do. */
 static inline void th_await_gone(unsigned long id, int64_t seen)
 {

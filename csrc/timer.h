@@ -17,7 +17,10 @@
  *   periodic   of every(): the launch arms it anew [repeating, interval timer]
  *   orphan     an armed timer whose handle is gone: the record lives on in a slot [detached]
  *   carcass    the memory of a handle that is gone, kept because a run entry still points at it [zombie]
- *   slot       room for a record or a handle in a slab; span, chunk: what the slab hands back, and maps, at once
+ *   slot       room for a record or a handle in a slab; span, chunk: what the slab hands back, and maps, at once; of
+ *              a TimerArray: the number of a timer
+ *   cell       the record of such a timer, see array.h; block: the memory of an array's cells; column: one argument of
+ *              a call, for each of its slots
  *   park       the worker's sleep on its condition variable [block]
  *   post       what a heap and its worker's thread know of each other, see post.h
  *   patience   for how long a callback may hold up its neighbours
@@ -45,6 +48,8 @@
  *   inside its Timer handle   as long as the user holds the handle, and a periodic one as long as it is ARMED or DUE:
  *                             the heap holds the handle then;
  *   in a slab slot            once the handle is gone and the timer is still armed (an "orphan").
+ *
+ * The cells of a TimerArray are a third kind, see array.h.
  *
  * Record states, and who may change them (M is the heap's mutex, th_core.mutex):
  *
@@ -99,12 +104,13 @@ enum {
     TH_COPIED = 1 << 10,    /* the context is a copy, made for this handle */
     TH_HIDDEN = 1 << 11,    /* untracked, and so is such a context */
     TH_CALLING = 1 << 12,   /* its callback has begun and not returned */
+    TH_CELL = 1 << 13,      /* of a TimerArray: 24 bytes, of which seq is the last; set once, at its first arming */
 };
 
 typedef struct th_timer {
     uint32_t pos;   /* index of this timer's key while TH_KEYED; guard M */
     uint16_t state; /* TH_IDLE, TH_ARMED, TH_DUE; guard M, see above */
-    uint16_t flags; /* TH_ARGS_ONE ... TH_CALLING; guard M after the record is made */
+    uint16_t flags; /* TH_ARGS_ONE ... TH_CELL; guard M after the record is made */
     int64_t when;   /* deadline of the current arming, ns on the heap's clock; guard M */
     uint64_t seq;   /* number of the current arming, heap-wide, from 1: equal deadlines go by it; guard M, see th_seq */
     void *func;     /* PyObject *, owned; what to call. Written when made and when cleared (GIL; without one: M) */

@@ -18,6 +18,7 @@ cdef extern from "timer.h" nogil:
         TH_COPIED
         TH_HIDDEN
         TH_CALLING
+        TH_CELL
     ctypedef struct th_timer:
         uint32_t pos
         uint16_t state

@@ -40,6 +40,18 @@
 #define TH_RISERS 32 /* their misses overlap; more would leave the first-level cache before they are needed again */
 #endif
 
+#ifndef TH_PIECE
+#define TH_PIECE 512 /* cells of an array changed under one hold of M, 10 to 40 us, and items of a column on the stack */
+#endif
+
+#ifndef TH_CELLS_AHEAD
+#define TH_CELLS_AHEAD 16 /* cells fetched ahead */
+#endif
+
+#ifndef TH_SIFTED_SINGLY
+#define TH_SIFTED_SINGLY 24 /* up to so many new keys siftup is less than Floyd's way, which goes up to the root */
+#endif
+
 #ifndef TH_WATCH
 #define TH_WATCH INT64_C(2000000) /* ns between two looks of the standby, while callbacks go on to return */
 #endif

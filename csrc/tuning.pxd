@@ -1,6 +1,10 @@
 from libc.stdint cimport int64_t
 
 cdef extern from "tuning.h" nogil:
+    enum:
+        PIECE "TH_PIECE"                # an enum: dimensions of arrays
+    const size_t CELLS_AHEAD "TH_CELLS_AHEAD"
+    const size_t SIFTED_SINGLY "TH_SIFTED_SINGLY"
     const size_t INSERTION_MAX "TH_INSERTION_MAX"
     const size_t PREFETCH "TH_PREFETCH"
     const size_t POP_SLICE "TH_POP_SLICE"

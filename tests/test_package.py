@@ -13,7 +13,7 @@ import pytest
 import timerheap
 
 PUBLIC = {
-    "AfterFunc", "Channel", "Ticker", "Timer", "TimerHeap",
+    "AfterFunc", "Channel", "Ticker", "Timer", "TimerArray", "TimerHeap",
     "after", "default_heap", "every", "select", "sleep", "tick",
 }  # fmt: skip
 
@@ -29,6 +29,12 @@ SIGNATURES = {
     "Ticker.reset": "(self, /, period)",
     "Channel.recv": "(self, /, timeout=None)",
     "Channel.poll": "(self, /)",
+    "TimerArray": "(n, func, /, *, each=False, batch=4096, heap=None)",
+    "TimerArray.reset": "(self, slots, delay=None, /, *, ns=None, out=None)",
+    "TimerArray.postpone": "(self, slots, delay=None, /, *, ns=None, out=None)",
+    "TimerArray.stop": "(self, slots=None, /, *, out=None)",
+    "TimerArray.active": "(self, slots=None, /, *, out=None)",
+    "TimerArray.when": "(self, slots=None, /, *, out=None)",
     "TimerHeap": "(name='timerheap', *, executor=None, on_error=None, patience=None, tolerance=0.0)",
     "TimerHeap.stats": "(self, /)",
     "TimerHeap.check": "(self, /)",

@@ -2,6 +2,7 @@
 
 cimport cython
 
+from array cimport *
 from channel cimport *
 from clock cimport *
 from compiler cimport *
@@ -45,6 +46,14 @@ cdef class LoopHeap(TimerHeap):
 cdef class Timer:
     cdef readonly TimerHeap heap
     cdef th_timer t
+
+
+@cython.final
+cdef class TimerArray:
+    cdef readonly TimerHeap heap
+    cdef th_array* array
+    cdef object function
+    cdef object __weakref__
 
 
 @cython.final

@@ -1,5 +1,6 @@
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
+from array import array
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
 from concurrent.futures import Future
 from contextvars import Context
 from datetime import timedelta
@@ -8,6 +9,7 @@ from types import ModuleType, TracebackType
 from typing import (
     Any,
     Final,
+    Literal,
     Never,
     Protocol,
     Self,
@@ -22,11 +24,15 @@ from typing import (
 )
 from weakref import ReferenceType
 
-from typing_extensions import disjoint_base
+from typing_extensions import Buffer, disjoint_base
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
+_Out = TypeVar("_Out", bound=Buffer)
 _Seconds: TypeAlias = SupportsFloat | SupportsIndex | timedelta
+
+# Who has failed is a Timer, or a TimerArray.
+_Hook: TypeAlias = Callable[[BaseException, Any], object]
 
 class _Executor(Protocol):
     def submit(self, fn: Callable[..., Any], /, *args: Any) -> object: ...
@@ -63,7 +69,7 @@ class TimerHeap:
         name: str = "timerheap",
         *,
         executor: _Executor | None = None,
-        on_error: Callable[[BaseException, Timer], object] | None = None,
+        on_error: _Hook | None = None,
         patience: _Seconds | None = None,
         tolerance: _Seconds = 0.0,
     ) -> None: ...
@@ -72,9 +78,9 @@ class TimerHeap:
     @property
     def closed(self) -> bool: ...
     @property
-    def on_error(self) -> Callable[[BaseException, Timer], object] | None: ...
+    def on_error(self) -> _Hook | None: ...
     @on_error.setter
-    def on_error(self, hook: Callable[[BaseException, Timer], object] | None) -> None: ...
+    def on_error(self, hook: _Hook | None) -> None: ...
     @on_error.deleter
     def on_error(self) -> None: ...
     @property
@@ -100,7 +106,7 @@ class ManualHeap(TimerHeap):
         start: _Seconds = 0.0,
         *,
         name: str = "manual",
-        on_error: Callable[[BaseException, Timer], object] | None = None,
+        on_error: _Hook | None = None,
     ) -> None: ...
     def time(self) -> float: ...
     def advance(self, seconds: _Seconds) -> None: ...
@@ -135,6 +141,82 @@ class Timer:
     def stop(self) -> bool: ...
     def reset(self, delay: _Seconds) -> bool: ...
     def postpone(self, delay: _Seconds) -> bool: ...
+
+_Slots: TypeAlias = slice | Sequence[SupportsIndex] | Buffer
+_Delays: TypeAlias = _Seconds | Sequence[_Seconds] | Buffer
+_Nanoseconds: TypeAlias = SupportsIndex | Sequence[SupportsIndex] | Buffer
+
+@final
+class TimerArray:
+    @overload
+    def __new__(
+        cls,
+        n: SupportsIndex,
+        func: Callable[[memoryview[int]], object],
+        /,
+        *,
+        each: Literal[False] = False,
+        batch: SupportsIndex = 4096,
+        heap: TimerHeap | None = None,
+    ) -> Self: ...
+    @overload
+    def __new__(
+        cls,
+        n: SupportsIndex,
+        func: Callable[[int], object],
+        /,
+        *,
+        each: Literal[True],
+        batch: SupportsIndex = 4096,
+        heap: TimerHeap | None = None,
+    ) -> Self: ...
+    @property
+    def heap(self) -> TimerHeap: ...
+    @property
+    def func(self) -> Callable[..., object] | None: ...
+    @property
+    def armed(self) -> int: ...
+    @overload
+    def reset(self, slots: SupportsIndex, delay: _Seconds, /, *, out: Buffer | None = None) -> bool: ...
+    @overload
+    def reset(self, slots: SupportsIndex, /, *, ns: SupportsIndex, out: Buffer | None = None) -> bool: ...
+    @overload
+    def reset(self, slots: _Slots, delay: _Delays, /, *, out: Buffer | None = None) -> int: ...
+    @overload
+    def reset(self, slots: _Slots, /, *, ns: _Nanoseconds, out: Buffer | None = None) -> int: ...
+    @overload
+    def postpone(self, slots: SupportsIndex, delay: _Seconds, /, *, out: Buffer | None = None) -> bool: ...
+    @overload
+    def postpone(self, slots: SupportsIndex, /, *, ns: SupportsIndex, out: Buffer | None = None) -> bool: ...
+    @overload
+    def postpone(self, slots: _Slots, delay: _Delays, /, *, out: Buffer | None = None) -> int: ...
+    @overload
+    def postpone(self, slots: _Slots, /, *, ns: _Nanoseconds, out: Buffer | None = None) -> int: ...
+    @overload
+    def stop(self, slots: SupportsIndex, /, *, out: Buffer | None = None) -> bool: ...
+    @overload
+    def stop(self, slots: _Slots | None = None, /, *, out: Buffer | None = None) -> int: ...
+    @overload
+    def active(self, slots: SupportsIndex, /) -> bool: ...
+    @overload
+    def active(self, slots: _Slots | None = None, /) -> bytes: ...
+    @overload
+    def active(self, slots: SupportsIndex | _Slots | None = None, /, *, out: _Out) -> _Out: ...
+    @overload
+    def when(self, slots: SupportsIndex, /) -> float | None: ...
+    @overload
+    def when(self, slots: _Slots | None = None, /) -> array[float]: ...
+    @overload
+    def when(self, slots: SupportsIndex | _Slots | None = None, /, *, out: _Out) -> _Out: ...
+    def __len__(self) -> int: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc: BaseException | None = None,
+        tb: TracebackType | None = None,
+        /,
+    ) -> None: ...
 
 @final
 class Ticker:

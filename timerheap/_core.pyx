@@ -16,6 +16,7 @@ the parts that work on objects stand above those that make them; and timerproc, 
     timer.h           the 40-byte timer record, its states and who guards them; a glossary
     pages.h           memory from the kernel
     slab.h            slots of one size in it
+    array.h           the 24-byte cells of TimerArrays in it
     core.h            one heap's native state, its mutex, how the worker parks
     word.h            words to wait for
     post.h            the worker's thread, from its start to its end
@@ -28,6 +29,7 @@ the parts that work on objects stand above those that make them; and timerproc, 
     check.pxi         its invariants, by brute force
     states.pxi        a record's states: arm, rearm, stop, let go, settle       <- a timer's state changes
     run.pxi           what is due: collect, sort
+    cells.pxi         what a TimerArray arms and stops, by the piece
     park.pxi          the worker's sleep, and the standby's                     <- the worker sleeps
 
     timerheap/core/, with it
@@ -42,6 +44,7 @@ the parts that work on objects stand above those that make them; and timerproc, 
     handles.pxi       the memory of Timer objects, and what the collector is shown
     callbacks.pxi     calling back, and where errors go
     jobs.pxi          callbacks for an executor                                 <- a job is called off
+    chunks.pxi        what is due of a TimerArray                               <- an array is called
     thread.pxi        the worker's thread: start, end, exit
     worker.pxi        timerproc: launch, fire, hand over                        <- callbacks run
     fork.pxi          what a fork takes of Python, csrc/fork.h having the rest  <- a fork is handled
@@ -56,6 +59,7 @@ the parts that work on objects stand above those that make them; and timerproc, 
     channel.pxi       Channel
     timer.pxi         Timer, after
     afterfunc.pxi     AfterFunc, every
+    array.pxi         TimerArray
     ticker.pxi        Ticker, tick
     select.pxi        select, sleep
     loop_channels.pxi await channel, async for                                  <- coroutines wait
@@ -68,7 +72,7 @@ the parts that work on objects stand above those that make them; and timerproc, 
 
 from cpython.object cimport Py_GT, PyObject, PyTypeObject, destructor, inquiry, traverseproc, visitproc
 from libc.errno cimport errno
-from libc.math cimport INFINITY
+from libc.math cimport INFINITY, NAN
 from libc.stdint cimport INT64_MIN, int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport fprintf, snprintf, stderr
 from libc.stdlib cimport abort, calloc, free, malloc, qsort
@@ -80,6 +84,7 @@ import sys
 import threading
 import weakref
 from _collections_abc import AsyncGenerator, Coroutine, Generator, Mapping
+from array import array as array_of
 
 cimport cython
 
@@ -91,6 +96,7 @@ include "core/heap.pxi"
 include "core/check.pxi"
 include "core/states.pxi"
 include "core/run.pxi"
+include "core/cells.pxi"
 include "core/park.pxi"
 include "core/durations.pxi"
 include "core/arguments.pxi"
@@ -100,6 +106,7 @@ include "core/process.pxi"
 include "core/handles.pxi"
 include "core/callbacks.pxi"
 include "core/jobs.pxi"
+include "core/chunks.pxi"
 include "core/thread.pxi"
 include "core/worker.pxi"
 include "core/fork.pxi"
@@ -114,6 +121,7 @@ include "core/receive.pxi"
 include "core/channel.pxi"
 include "core/timer.pxi"
 include "core/afterfunc.pxi"
+include "core/array.pxi"
 include "core/ticker.pxi"
 include "core/select.pxi"
 include "core/loop_channels.pxi"

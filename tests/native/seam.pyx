@@ -7,11 +7,12 @@ there. Nothing here runs Python; the module that Cython wraps around it is never
 What is free-threaded in the library is the same here: states change under the mutex alone.
 """
 
-from libc.stdint cimport INT64_MIN, int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MIN, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport fprintf, stderr
 from libc.stdlib cimport abort, qsort
 from libc.string cimport memcpy, memset
 
+from array cimport *
 from clock cimport *
 from compiler cimport *
 from core cimport *
@@ -30,6 +31,7 @@ include "../../timerheap/core/heap.pxi"
 include "../../timerheap/core/check.pxi"
 include "../../timerheap/core/states.pxi"
 include "../../timerheap/core/run.pxi"
+include "../../timerheap/core/cells.pxi"
 include "../../timerheap/core/park.pxi"
 
 

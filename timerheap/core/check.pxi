@@ -30,8 +30,27 @@ cdef bint check_key(th_core* c, size_t i, fault* f) noexcept nogil:
         return fails(f, b"a timer in the heap does not know it", i, key.timer.flags, TH_KEYED)
     if key.timer.when < key.when and not key.timer.flags & TH_RISING:
         return fails(f, b"a key is later than its timer", i, key.when, key.timer.when)
+    if key.timer.flags & TH_CELL and th_owner(&c.arrays, key.timer) == NULL:
+        return fails(f, b"a cell has lost its array", i, key.timer.flags, TH_CELL)
     if key.timer.flags & TH_PERIODIC and key.timer.state == TH_ARMED and key.timer.flags & (TH_ORPHAN | TH_CARCASS):
         return fails(f, b"a periodic timer has lost its handle", i, key.timer.flags, TH_PERIODIC)
+    return True
+
+
+cdef bint check_array(th_core* c, th_array* a, fault* f) noexcept nogil:
+    """Invariant 9."""
+    cdef size_t i, armed = 0
+    cdef th_timer* t
+    th_assert_held(c)
+    for i in range(a.n):
+        t = th_cell(a, i)
+        armed += t.state != TH_IDLE
+        if t.flags & TH_KEYED and (t.pos >= c.len or c.keys[t.pos].timer != t):
+            return fails(f, b"a cell does not know its place", i, t.pos, <int64_t>c.len)
+    if a.armed != armed:
+        return fails(f, b"an array's armed cells miscounted", 0, <int64_t>a.armed, <int64_t>armed)
+    if a.held and armed == 0:
+        return fails(f, b"an idle array is held", 0, a.held, 0)
     return True
 
 
@@ -64,6 +83,9 @@ cdef bint check_heap(th_core* c, fault* f) noexcept nogil:
         rising -= (c.risers[i].flags & TH_KEYED) != 0
         if not c.risers[i].flags & TH_RISING:
             return fails(f, b"a riser does not know it", i, c.risers[i].flags, TH_RISING)
+    for i in range(c.arrays.len):
+        if not check_array(c, c.arrays.items[i], f):
+            return False
     if pinned != 0:
         return fails(f, b"pinned timers miscounted", 0, pinned, 0)
     if rising != 0:

@@ -14,7 +14,6 @@
 # `what` is the method, "TimerArray.reset()"; the argument's name is put behind it here.
 
 cdef enum:
-    PIECE = 512                 # items on the stack at a time
     OFFER_EVERY = 1 << 16       # items of a sequence, between two offers of the GIL; a buffer of so many is checked
                                 # without it
     NAMED = 96                  # bytes of the name of an argument

@@ -126,6 +126,11 @@ cdef int finish_channel_types() except -1:
     return 0
 
 
+cdef int finish_array_type() except -1:
+    (<PyTypeObject*>TimerArray).tp_clear = <inquiry><void*>array_clear
+    return 0
+
+
 cdef int finish_loop_types() except -1:
     global loop_fields_traverse, loop_fields_clear
     cdef PyTypeObject* handle = <PyTypeObject*>LoopHandle
@@ -146,6 +151,7 @@ cdef int finish_loop_types() except -1:
 
 finish_timer_type()
 finish_channel_types()
+finish_array_type()
 finish_loop_types()
 reveal_timers(ManualHeap)
 reveal_timers(LoopHeap)
@@ -156,6 +162,7 @@ add_misnomers(Ticker, TICKER_MISNOMERS)
 add_misnomers(Channel, CHANNEL_MISNOMERS)
 publish(TimerHeap, "(name='timerheap', *, executor=None, on_error=None, patience=None, tolerance=0.0)")
 publish(Timer, "(delay, *, heap=None)")
+publish(TimerArray, "(n, func, /, *, each=False, batch=4096, heap=None)")
 publish(Channel, "()")
 publish(Ticker, "(period, *, heap=None)")
 publish(LoopHeap, "(loop, name)")

@@ -109,6 +109,26 @@ def restart_worker(TimerHeap heap):
     start_worker(heap)
 
 
+cdef void release_left_arrays(th_core* c) noexcept:
+    """The references that the parent's heap had to its arrays."""
+    cdef PyObject* array
+    cdef th_array* a
+    cdef size_t i
+    while True:
+        array = NULL
+        th_lock(c)
+        for i in range(c.arrays.len):
+            a = c.arrays.items[i]
+            if a.left_holding:
+                a.left_holding -= 1
+                array = <PyObject*>a.object
+                break
+        th_unlock(c)
+        if array == NULL:
+            return
+        decref(array)
+
+
 def after_fork_in_child():
     global paused, main_thread
     cdef TimerHeap heap
@@ -122,6 +142,7 @@ def after_fork_in_child():
         while heap.core.left_holding:
             heap.core.left_holding -= 1
             decref(<PyObject*>heap)     # taken by an arming of the parent's
+        release_left_arrays(heap.core)
     for heap in heaps:
         if heap.core.live and not heap.core.running:
             start_worker(heap)          # an earlier hook has armed

@@ -16,6 +16,7 @@
 #   6. The records in risers are those that are RISING.
 #   7. A periodic timer that is ARMED or DUE is in its handle.
 #   8. live == len - dead keys + the DUE timers of the run;  orphans.used == orphans in the heap and in the run.
+#   9. A TimerArray has so many cells ARMED or DUE as it counts. One that is held has some.
 #
 # The order among equal deadlines is not the heap's business: what is due is collected as one run,
 # and the run is sorted by (when, seq). That keeps the heap's comparison at one int64. Nor are a timer's states: keys

@@ -38,6 +38,7 @@ cdef class Job:
     """A due timer's callback, for an executor to call, here or pickled in another process."""
 
     cdef Timer timer
+    cdef object subject         # whose error it would be: the timer, or a TimerArray
     cdef object hook            # the heap's on_error at the hand-over, see hook_for
     cdef object future          # what submit has returned
     cdef bint unwanted          # a close() calls it off
@@ -56,7 +57,7 @@ cdef class Job:
         else:
             exc = take_exception()
         if exc is not None:
-            report(self.timer.heap, hook_for(self), exc, self.timer)
+            report(self.timer.heap, hook_for(self), exc, self.subject)
         finish(self, JOB_DONE)
 
     def __reduce__(self):
@@ -71,6 +72,8 @@ cdef class Job:
         if unheard:
             strike(self)
         args = []
+        if isinstance(self.subject, TimerArray) and isinstance(<object><PyObject*>t.args, memoryview):
+            return partial, (run_slots_away, <object><PyObject*>t.func, bytes(<object><PyObject*>t.args))
         if th_fixed_flags(t) & TH_ARGS_ONE:
             args.append(<object><PyObject*>t.args)
         if not th_fixed_flags(t) & TH_ARGS_BLOCK:
@@ -96,7 +99,7 @@ cdef class Job:
         with cython.critical_section(self):
             unwanted = self.unwanted
         if exc is not None and not (cancelled and unwanted):
-            report(self.timer.heap, hook_for(self), exc, self.timer)
+            report(self.timer.heap, hook_for(self), exc, self.subject)
         finish(self, JOB_DONE)
 
 
@@ -106,6 +109,11 @@ def run_away(context, func, *args):
     result = (Context() if context is None else context).run(func, *args)
     if isinstance(result, (Coroutine, Generator, AsyncGenerator)):
         raise never_run(result, func)
+
+
+def run_slots_away(func, slots):
+    """What the Job of an array comes down to there: no memoryview can be pickled."""
+    run_away(None, func, memoryview(slots).cast("I"))
 
 
 cdef object hook_for(Job job):
@@ -142,10 +150,11 @@ cdef int finish(Job job, uint32_t state) except -1:
     return 0
 
 
-cdef void hand_over(TimerHeap heap, Timer timer, uint64_t call) noexcept:
+cdef void hand_over(TimerHeap heap, Timer timer, uint64_t call, object subject) noexcept:
     cdef PyObject* result
     cdef Job job = Job.__new__(Job)
     job.timer = timer
+    job.subject = subject
     job.hook = hook_of(heap)
     job.call = call
     heap.jobs.add(job)
@@ -160,7 +169,7 @@ cdef void hand_over(TimerHeap heap, Timer timer, uint64_t call) noexcept:
         return                          # submit has run it, and has failed after that
     finish(job, JOB_DONE)
     if not (isinstance(exc, RuntimeError) and program_ends()):
-        report(heap, hook_for(job), exc, timer)
+        report(heap, hook_for(job), exc, subject)
 
 
 cdef int follow(Job job, future) except -1:
@@ -205,7 +214,7 @@ cdef int call_off(Job job) except -1:
         if cancel is not None and cancel() and not cancelled:
             cancelled = th_move(&job.state, JOB_AWAY, JOB_OFF)
     except Exception as exc:                    # of a future of the executor's own make
-        report(job.timer.heap, hook_for(job), exc, job.timer)
+        report(job.timer.heap, hook_for(job), exc, job.subject)
     if cancelled:
         finish(job, JOB_OFF)
     return 0

@@ -126,7 +126,10 @@ cdef (clear_fields)[2] heap_fields_clear
 
 
 cdef inline int visit_armed(th_timer* t, visitproc visit, void* arg) noexcept:
-    cdef int result = visit(handle_of(t), arg) if owned(t) else 0
+    cdef int result
+    if t.flags & TH_CELL:
+        return 0
+    result = visit(handle_of(t), arg) if owned(t) else 0
     return result if result else visit_call(t, visit, arg)
 
 
@@ -142,6 +145,9 @@ cdef int heap_traverse(PyObject* self, visitproc visit, void* arg) noexcept:
     for i in range(c.run_head, c.run_len):
         if result == 0 and c.run[i].timer.state == TH_DUE:
             result = visit_armed(c.run[i].timer, visit, arg)
+    for i in range(c.arrays.len):
+        if result == 0 and c.arrays.items[i].held:
+            result = visit(<PyObject*>c.arrays.items[i].object, arg)
     return result
 
 

@@ -89,6 +89,8 @@ cdef void take_handles(th_core* c, snapshot* s, size_t first, size_t last) noexc
         if i + PREFETCH < last:
             fetch_handle(handle_of(s.entries[i + PREFETCH].timer))
         t = s.entries[i].timer
+        if th_flags(t) & TH_CELL:
+            continue                        # which has no handle
         if th_state(t) == TH_IDLE or (i >= s.keys and (t.state != TH_DUE or c.runs != s.run)):
             continue
         if t.flags & TH_ORPHAN:
@@ -135,6 +137,8 @@ cdef bint copy_armed(th_core* c, snapshot* s) noexcept:
             if c.readers == 0:
                 kept = <PyObject*>c.kept
                 c.kept = NULL
+                if c.run_len == 0:
+                    th_free_retired(&c.arrays)
         else:
             take_handles(c, s, 0, n)
             debug_check(c)

@@ -35,6 +35,18 @@ cdef list live_heaps():
     return heaps
 
 
+cdef inline void hold(th_core* c, PyObject* heap) noexcept:
+    """What is armed will fire: the heap takes a reference to itself (worker.pxi, "Life"). Given up by hold_no_more."""
+    if not c.driven:
+        incref(heap)
+
+
+cdef inline void hold_no_more(th_core* c, PyObject* heap) noexcept:
+    """Nothing is armed any more: the heap gives up the reference to itself. Never the last one here."""
+    if not c.driven:
+        decref(heap)
+
+
 cdef inline int64_t signals_at() noexcept nogil:
     """When a blocked thread has to look for signals, whose handlers run in the main thread. One that arrives between
     the last look and the system call interrupts nothing, and not every system lets one interrupt a wait: so the main

@@ -38,10 +38,11 @@ cdef inline void trim_run(th_core* c) noexcept nogil:
 
 
 cdef size_t native_bytes(th_core* c) noexcept nogil:
-    """Resident bytes of keys, run and slab.  Mapped and never touched is not resident."""
+    """Resident bytes of keys, run, slab and arrays.  Mapped and never touched is not resident."""
     cdef size_t keys = pages_for(c.key_peak + TH_KEY_PAD) if c.key_peak else 0
     th_assert_held(c)
-    return keys + pages_for(max(c.run_peak, c.run_len)) + th_slab_bytes(&c.orphans, sizeof(th_timer))
+    return (keys + pages_for(max(c.run_peak, c.run_len)) + th_slab_bytes(&c.orphans, sizeof(th_timer))
+            + th_array_bytes(&c.arrays))
 
 
 # ---- collecting -----------------------------------------------------------------------------------------------------
@@ -280,6 +281,8 @@ cdef inline void end_run(th_core* c) noexcept nogil:
     c.run_head = c.run_len = 0
     c.runs += 1
     trim_run(c)
+    if c.readers == 0:
+        th_free_retired(&c.arrays)
 
 
 cdef void empty_run(th_core* c) noexcept nogil:

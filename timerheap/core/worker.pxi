@@ -49,20 +49,9 @@ cdef enum:
     LEFT_ALONE = 50000    # ns: a thread that has been woken comes to take the GIL
 
 
-cdef inline void hold(th_core* c, PyObject* heap) noexcept:
-    """What is armed will fire: the heap takes a reference to itself. Given up by hold_no_more."""
-    if not c.driven:
-        incref(heap)
-
-
-cdef inline void hold_no_more(th_core* c, PyObject* heap) noexcept:
-    """Nothing is armed any more: the heap gives up the reference to itself. Never the last one here."""
-    if not c.driven:
-        decref(heap)
-
-
 cdef void submit(TimerHeap heap, th_timer* t, PyObject* handle) noexcept:
-    hand_over(heap, <Timer>handle if handle != NULL else adopt(heap, t), 0)
+    timer = <Timer>handle if handle != NULL else adopt(heap, t)
+    hand_over(heap, timer, 0, timer)
 
 
 cdef void judge(TimerHeap heap, th_timer* t, PyObject* handle, PyObject* result) noexcept:
@@ -106,7 +95,7 @@ cdef bint launch_periodic(th_core* c, PyObject* heap, th_timer* t) noexcept:
         th_unlock(c)
     if goes == GOES_ON:
         if (<TimerHeap>heap).executor is not None:
-            hand_over(<TimerHeap>heap, <Timer>handle, number)   # whose end ends the call
+            hand_over(<TimerHeap>heap, <Timer>handle, number, <Timer>handle)   # whose end ends the call
         else:
             call(<TimerHeap>heap, t, handle)
             end_call(<Timer>handle, number)
@@ -133,6 +122,9 @@ cdef void launch(th_core* c, PyObject* heap, uint32_t turn, bint fire) noexcept:
             return
         fire = fire and not c.closed    # after close() has cancelled what is due, nothing is launched
     t = c.run[c.run_head].timer
+    if th_fixed_flags(t) & TH_CELL:
+        launch_cells(c, heap, turn, fire)
+        return
     if fire and th_fixed_flags(t) & TH_PERIODIC and launch_periodic(c, heap, t):
         return
     t = settle(c, fire, &state, &idle)
@@ -251,6 +243,8 @@ cdef int let_all_go(TimerHeap heap) except -1:
     cdef th_core* c = heap.core
     cdef th_timer* t
     cdef th_timer record
+    cdef th_array* a
+    cdef PyObject* array
     cdef bint idle
     while True:
         th_lock(c)
@@ -259,6 +253,15 @@ cdef int let_all_go(TimerHeap heap) except -1:
             th_unlock(c)
             return 0
         idle = c.live == 0
+        if t.flags & TH_CELL:
+            a = th_owner(&c.arrays, t)
+            a.armed -= 1
+            array = <PyObject*>a.object if release_if_idle(a) else NULL
+            th_unlock(c)
+            xdecref(array)
+            if idle:
+                hold_no_more(c, <PyObject*>heap)
+            continue
         record = t[0]
         if record.flags & (TH_ORPHAN | TH_CARCASS):
             t.func = t.args = NULL
