@@ -93,7 +93,7 @@ static inline th_array *th_array_new(uint32_t n)
     return a;
 }
 
-/* The arrays of one heap. Guard: its M. */
+/* The arrays of one heap. Guard: its M, and the GIL where there is one; one of the two is enough to read. */
 typedef struct th_arrays {
     th_array **items; /* by the address of their blocks */
     size_t len, cap;

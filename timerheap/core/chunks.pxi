@@ -184,11 +184,7 @@ cdef void launch_cells(th_core* c, PyObject* heap, uint32_t turn, bint fire) noe
     if not fire or th_state(t) != TH_DUE:
         let_cell_go(c, heap)
         return
-    if not FREE_THREADED:
-        th_lock(c)
     a = th_owner(&c.arrays, t)
-    if not FREE_THREADED:
-        th_unlock(c)
     n = 1 if a.each else count_chunk(c, a)
     array = <TimerArray><PyObject*>a.object
     leave_launch(c)
