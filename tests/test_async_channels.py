@@ -423,6 +423,28 @@ def test_a_loop_that_is_closed_hands_its_lines_on():
     heap.close()
 
 
+@pytest.mark.parametrize("told", [False, True], ids=["first in line", "told"])
+@pytest.mark.parametrize("make", loop_classes())
+def test_the_end_of_a_loop_takes_its_coroutines_out_of_their_lines(make, told, heap):
+    """Nobody tells the first in line that a deadline has come, and what a loop is told last it need not do any more."""
+    timer = Timer(0.3, heap=heap)
+    loop = make()
+
+    async def main():
+        if told:
+            timer.stop()
+        task = start(timer.c)
+        await asleep(task)
+        return task
+
+    task = loop.run_until_complete(main())
+    if told:
+        timer.reset(0.3)
+    loop.close()
+    Background(timer.c.recv, PATIENCE / 2).result()  # the main thread would look now and then by itself
+    task._log_destroy_pending = False
+
+
 def test_several_loops_share_a_channel(heap):
     timer, got = Timer(FAR, heap=heap), []
 

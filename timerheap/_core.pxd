@@ -40,6 +40,7 @@ cdef class LoopHeap(TimerHeap):
     cdef object handle        # of the turn that the loop has planned, or None; the loop's thread's, as is the next
     cdef int64_t handle_at    # when that comes
     cdef object leaving       # what a callback has raised that leaves run_forever; of the turn's thread
+    cdef set waiters          # weak references to what coroutines of the loop wait with in the lines of channels
 
 
 @cython.final

@@ -14,6 +14,10 @@
 # The alarm holds the future, and by it the task, as the loop's own timers do. A bell does not: a task that waits for
 # what is not armed, or in line behind others, has to be held by somebody, as asyncio wants it of all tasks.
 #
+# A loop that is closed wakes nobody any more: its coroutines leave their lines (LoopEnd; where it has no __dict__, as they
+# are told of something). Those of a loop that has merely stopped stand on until it runs again, is closed or is dropped,
+# and whoever is behind them waits for that.
+#
 # In the child of a fork the lines of the parent's are void. A coroutine that is woken there joins anew.
 
 @cython.final
@@ -33,7 +37,8 @@ cdef class Reception:
     cdef uint32_t forks
     cdef int64_t ns             # timeout
     cdef int64_t until
-    cdef TimerHeap home         # for alarms
+    cdef LoopHeap home          # for alarms; where it has waited once, it is among the waiters of this
+    cdef object itself          # a weak reference
     cdef Timer alarm
     cdef object loop
     cdef object future          # of the sleep; the loop's thread
@@ -60,6 +65,8 @@ cdef class Reception:
         """The lines, if it stands in them. The alarm is called off."""
         stand_down(self)
         drop_alarm(self)
+        if self.home is not None and self.home.waiters is not None:     # the collector may have been there
+            self.home.waiters.discard(self.itself)
 
 
 def wake_future(future):
@@ -168,8 +175,8 @@ cdef outcome sleep_unless_ready(Reception self, int64_t* when) except *:
     cdef int64_t wake_at = TH_NEVER
     cdef Bell bell = Bell.__new__(Bell)
     bell.bell.object = <void*>bell
-    bell.loop = (<LoopHeap>self.home).loop
-    bell.waiter = weakref.ref(self)
+    bell.loop = self.home.loop
+    bell.waiter = self.itself
     self.future = self.loop.create_future()
     result = look_or_stand(self, bell, when, &wake_at)
     drop_alarm(self)
@@ -187,6 +194,8 @@ cdef outcome look_first(Reception self, int64_t* when) except *:
     result = look_once(tuple_items(<PyObject*>self.channels), self.w.count, &self.g, when)
     if result == TIMED_OUT and self.ns > 0:
         self.home = heap_of(self.loop, WAITS_OF_LOOP)
+        self.itself = weakref.ref(self)
+        self.home.waiters.add(self.itself)
         self.until = th_deadline(th_now(self.g.clock), self.ns)
         return NOT_READY
     return result

@@ -236,6 +236,7 @@ cdef class LoopHeap(TimerHeap):
     """The TimerHeap of an event loop, which runs its callbacks in its own thread. timerheap.asyncio.heap() has it."""
 
     def __cinit__(self, *args, **kwargs):
+        self.waiters = set()
         self.core.driven = True
         self.core.running = self.core.ready = True
         self.core.exiting = False
@@ -283,8 +284,9 @@ cdef object bare_loops = weakref.WeakKeyDictionary()        # without a __dict__
 
 @cython.final
 cdef class LoopEnd:
-    """Stands in a loop's __dict__ for its close(), after which it closes the loop's heaps, and is no more. Holds the
-    loop, whose finalizer may call it, when weak references are gone."""
+    """Stands in a loop's __dict__ for its close(), after which it closes the loop's heaps, and is no more. The loop's
+    coroutines leave the lines of their channels then. Holds the loop, whose finalizer may call it, when weak references
+    are gone."""
 
     cdef object loop
     cdef object before          # what stood there before, or None
@@ -303,10 +305,20 @@ cdef class LoopEnd:
         for key in (HEAP_OF_LOOP, WAITS_OF_LOOP):
             heap = kept.pop(key, None)
             if heap is not None:
+                send_away(heap)
                 heap.close()
 
     def __repr__(self):
         return f"<close of {self.loop!r} and its timer heaps>"
+
+
+cdef int send_away(LoopHeap heap) except -1:
+    """Its loop will not run again: who waits has to make room for the next in line."""
+    for found in list(heap.waiters):
+        waiter = found()
+        if waiter is not None:
+            waiter.leave()
+    return 0
 
 
 cdef int close_with_loop(object loop, dict kept) except -1:
