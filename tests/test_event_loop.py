@@ -671,6 +671,16 @@ def test_the_selector_is_a_selector():
     loop.close()
 
 
+@pytest.mark.parametrize("make", [STOCK, EventLoop], ids=["stock", "EventLoop"])
+def test_a_closed_selector_waits_for_nothing(make):
+    """The number of its file may be another's by now."""
+    loop = make()
+    selector = loop._selector
+    loop.close()
+    with pytest.raises(ValueError, match="closed"):
+        selector.select(0)
+
+
 @pytest.mark.parametrize("debug", [False, True])
 @pytest.mark.parametrize("make", [STOCK, EventLoop], ids=["stock", "EventLoop"])
 def test_timers_fire_though_nobody_hears_of_files(make, loop, debug):

@@ -303,7 +303,13 @@ if EPOLL:
             self._by_file[key.fd] = key
             return key
 
+        def close(self) -> None:
+            super().close()
+            self._file = -1
+
         def select(self, timeout: float | None = None) -> list[Any]:
+            if self._file < 0:
+                self.fileno()  # which says that it is closed
             timers = self._timers
             ready = timers.select(self._file, self._by_file, timeout)
             if timers.due():
