@@ -14,9 +14,10 @@ import threading
 import time
 import types
 import weakref
+from unittest import mock
 
 import pytest
-from helpers import FREE_THREADED, PATIENCE, run_ok
+from helpers import FAR, FREE_THREADED, PATIENCE, run_ok
 
 import timerheap.asyncio
 from timerheap.asyncio import EventLoop, loop_class
@@ -609,7 +610,24 @@ def test_overridden_methods_are_called(base):
 
 
 @pytest.mark.parametrize("make", [STOCK, EventLoop, loop_class(STOCK)], ids=["stock", "EventLoop", "planned"])
-@pytest.mark.parametrize("way", ["subclass", "instance", "class", "time", "time before"])
+@pytest.mark.parametrize("autospec", [True, False])
+@pytest.mark.parametrize("name", ["call_at", "call_later"])
+def test_what_replaces_a_method_in_the_class_is_called(make, name, autospec):
+    kind = types.new_class("Mine", (make,))
+    loop = kind()
+    loop.call_later(FAR, print)
+    for _ in range(2):
+        with mock.patch.object(kind, name, autospec=autospec) as replaced:
+            given = (loop, FAR, print, 1) if autospec else (FAR, print, 1)
+            assert getattr(loop, name)(FAR, print, 1) is replaced.return_value
+            replaced.assert_called_once_with(*given)
+        handle = getattr(loop, name)(FAR, print)
+        assert isinstance(handle, asyncio.TimerHandle)
+    loop.close()
+
+
+@pytest.mark.parametrize("make", [STOCK, EventLoop, loop_class(STOCK)], ids=["stock", "EventLoop", "planned"])
+@pytest.mark.parametrize("way", ["subclass", "instance", "class", "asyncio's class", "mock", "time", "time before"])
 def test_another_clock_is_honoured(make, way, monkeypatch):
     clock = [1000.0]
     fake = lambda *_: clock[0]  # noqa: E731
@@ -624,6 +642,14 @@ def test_another_clock_is_honoured(make, way, monkeypatch):
     elif way == "class":
         loop.call_later(1e6, print)
         monkeypatch.setattr(kind, "time", fake)
+    elif way == "asyncio's class":
+        loop.call_later(1e6, print)
+        monkeypatch.setattr(asyncio.BaseEventLoop, "time", fake)
+    elif way == "mock":
+        clock[0] = time.monotonic()  # as the real one says at first
+        monkeypatch.setattr(kind, "time", mock.Mock(side_effect=fake))
+        loop.call_later(1e6, print)
+        clock[0] = 1000.0
     elif way == "time":
         monkeypatch.setattr(time, "monotonic", fake)
     called = []

@@ -51,6 +51,7 @@ __all__ = [
     "timeout_at",
 ]
 
+_TIME = base_events.BaseEventLoop.time  # asyncio's own
 _LONGEST = 24 * 3600.0  # seconds of one wait: more than some systems take
 _LEFT = 0.05  # seconds by which a loop that is being left has been
 
@@ -87,10 +88,18 @@ class _Timers(LoopTimers):
     def is_monotonic(self, method: object) -> bool:
         """Whether that method of the loop's class reads the clock of time.monotonic(), as asyncio's own does, and what
         is compiled, if it shows the same."""
-        if method is base_events.BaseEventLoop.time:
+        if method is _TIME:
             return True
-        compiled = not isinstance(method, FunctionType)
-        return compiled and abs(self.owner.time() - base_events.BaseEventLoop.time(self.owner)) < 1
+        compiled = not isinstance(method, FunctionType) and hasattr(method, "__name__")  # which a mock has not
+        return compiled and abs(self.owner.time() - _TIME(self.owner)) < 1
+
+    def make_way(self) -> None:
+        """Whoever puts another call_at or call_later into the loop's class means this loop as well."""
+        kind = type(self.owner)
+        if issubclass(kind, _TimersOfLoop) and not _has_our_methods(kind):
+            for name in ("call_at", "call_later"):
+                if getattr(self.owner.__dict__.get(name), "__self__", None) is self:
+                    del self.owner.__dict__[name]
 
     def check_call(self, method: str, callback: Any) -> None:
         """For debug mode."""
@@ -339,8 +348,7 @@ class _TimersOfLoop(_Loop):
         timers = self._native_timers
         timers.attach(self, self.__dict__, base_events)
         timers.debug = self.get_debug()
-        kind = type(self)
-        if kind.call_at is _TimersOfLoop.call_at and kind.call_later is _TimersOfLoop.call_later:
+        if _has_our_methods(type(self)):
             self.__dict__.update(zip(("call_at", "call_later"), timers.methods(), strict=True))
 
     def call_later(
@@ -389,6 +397,13 @@ class _TimersOfLoop(_Loop):
         self._native_timers.close()
         for name in ("_native_timers", "call_at", "call_later"):  # and with them the cycle that they are part of
             self.__dict__.pop(name, None)
+
+
+_CALL_AT, _CALL_LATER = _TimersOfLoop.call_at, _TimersOfLoop.call_later
+
+
+def _has_our_methods(kind: type[_TimersOfLoop]) -> bool:
+    return kind.call_at is _CALL_AT and kind.call_later is _CALL_LATER
 
 
 class _PlannedLoop(_TimersOfLoop):

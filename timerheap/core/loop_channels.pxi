@@ -14,9 +14,9 @@
 # The alarm holds the future, and by it the task, as the loop's own timers do. A bell does not: a task that waits for
 # what is not armed, or in line behind others, has to be held by somebody, as asyncio wants it of all tasks.
 #
-# A loop that is closed wakes nobody any more: its coroutines leave their lines (LoopEnd; where it has no __dict__, as they
-# are told of something). Those of a loop that has merely stopped stand on until it runs again, is closed or is dropped,
-# and whoever is behind them waits for that.
+# A loop that is closed wakes nobody any more: its coroutines leave their lines (LoopEnd; where it has no __dict__, as
+# soon as they are told of something). Those of a loop that has merely stopped stand on until it runs again, is closed
+# or is dropped, and whoever is behind them waits for that.
 #
 # In the child of a fork the lines of the parent's are void. A coroutine that is woken there joins anew.
 

@@ -18,7 +18,8 @@
 #
 # The clock is the loop's time(). Where that is asyncio's own, time.monotonic() is read without it; that it still is,
 # and that nobody has put another clock in the place of time.monotonic(), is looked at each time: the version of the
-# loop's type, the loop's own attributes, and whether two modules' globals may have changed.
+# loop's type, the loop's own attributes, and whether two modules' globals may have changed. The version says as well
+# that the class may have got another call_at or call_later, which the loop's own must not stand before then.
 
 cdef str TIME = "time", MONOTONIC = "monotonic", CALL_AT = "call_at", CALL_LATER = "call_later"
 
@@ -77,6 +78,10 @@ cdef inline bint usual_call(LoopTimers self, PyObject** args, Py_ssize_t nargs, 
     context[0] = NULL
     if nargs < 2 or self.closed or self.loop.debug or self.loop.planning:
         return False
+    if type_version(<PyObject*>self.owner) != self.version or self.version == 0:
+        examine_class(self)
+        if dict_get(self.attributes, CALL_AT) == NULL:
+            return False
     if kwnames != NULL and PyTuple_GET_SIZE(kwnames):
         if PyTuple_GET_SIZE(kwnames) > 1 or PyUnicode_Compare(PyTuple_GET_ITEM(kwnames, 0), b"context") != 0:
             return False
@@ -89,13 +94,16 @@ cdef inline bint usual_call(LoopTimers self, PyObject** args, Py_ssize_t nargs, 
 
 
 cdef object unusual_call(LoopTimers self, str name, PyObject** args, Py_ssize_t nargs, PyObject* kwnames):
-    """As the method of the loop's class does it, which has a signature, and checks in debug mode."""
+    """As the method of the loop's class does it, which has a signature, and checks in debug mode; or whatever has come
+    into its place."""
     cdef Py_ssize_t i
     positional = [<object>args[i] for i in range(nargs)]
     named = {}
     if kwnames != NULL:
         for i in range(PyTuple_GET_SIZE(kwnames)):
             named[<object>PyTuple_GET_ITEM(kwnames, i)] = <object>args[nargs + i]
+    if dict_get(self.attributes, name) == NULL:
+        return getattr(self.owner, name)(*positional, **named)
     return getattr(type(self.owner), name)(self.owner, *positional, **named)
 
 
@@ -142,11 +150,12 @@ loop_call_later_method.ml_doc = b"call_later(delay, callback, *args, context=Non
 
 # ---- the clock ------------------------------------------------------------------------------------------------------
 
-cdef int examine_clock(LoopTimers self) except -1:
-    """What the loop's class says of its time()."""
+cdef int examine_class(LoopTimers self) except -1:
+    """What the loop's class says of its time(), call_at() and call_later()."""
     method = getattr(type(self.owner), TIME)
     self.version = type_version(<PyObject*>self.owner)
     self.native_clock = self.is_monotonic(method)
+    self.make_way()
     return 0
 
 
@@ -163,7 +172,7 @@ cdef bint names_differ(LoopTimers self) except -1:
 cdef inline double loop_time(LoopTimers self) except? -1:
     """loop.time()"""
     if type_version(<PyObject*>self.owner) != self.version or self.version == 0:
-        examine_clock(self)
+        examine_class(self)
     if (self.native_clock and dict_get(self.attributes, TIME) == NULL
             and not (th_names_may_differ(<PyObject*>self.time_module, <PyObject*>self.base_module)
                      and names_differ(self))):
@@ -344,7 +353,7 @@ cdef PyObject* last_timers      # those that were asked for last, see loop_waits
 
 cdef class LoopTimers:
     """The timers of one event loop. timerheap.asyncio makes subclasses, with what is seldom and better done in Python:
-    TimerHandle, report(handle, exception), note_cancel(handle), plan(), is_monotonic(time method)."""
+    TimerHandle, report(handle, exception), note_cancel(handle), plan(), is_monotonic(time method), make_way()."""
 
     _cancelled = False                      # to the loop it is a handle to run, see _run
     _callback = None                        # by which the loop names it
