@@ -13,8 +13,9 @@ fire                 each of 100,000 that were armed with one delay and are all 
                      0.6 s, in random order
 timeout              `async with asyncio.timeout(60)` with 100,000 pending; the loop turns every 100 operations
 timeout_native       the same with timerheap.asyncio.timeout
-sleep                a task in asyncio.sleep, from its creation to its end, of 100,000 that wake in one turn of the loop
-sleep_native         the same with timerheap.asyncio.sleep
+sleep                a task in asyncio.sleep, from its creation to its end, of 100,000 with one delay; sleep_apart, with delays
+                     of 0.1 to 1.1 s, in random order
+sleep_native         the same with timerheap.asyncio.sleep; sleep_apart_native
 gc_held              ms that gc.collect() takes more with a million pending, handles in a list, than with floats there
 gc_dropped           the same, handles not kept
 dropped              a loop with a million pending, dropped without close(): ms of the gc.collect() that frees it;
@@ -188,14 +189,16 @@ async def timeout(enter, count=MANY):
     return 1e9 * spent / count
 
 
-async def sleep(wait, count=MANY, delay=0.1):
+async def sleep(wait, apart=0.0, count=MANY, lead=0.1):
     """All fall asleep in one turn of the loop, which this then holds up until all are due: they wake in the next. On
     their own they would fall due one by one, and what a turn costs would be in the figure, more often the faster it
     is."""
+    delays = [lead + apart * i for i in range(count)]
+    random.Random(1).shuffle(delays)
     start = processor()
-    tasks = [asyncio.create_task(wait(delay)) for _ in range(count)]
+    tasks = [asyncio.create_task(wait(delay)) for delay in delays]
     await asyncio.sleep(0)
-    time.sleep(delay + 0.005)
+    time.sleep(max(delays) + 0.005)
     for task in tasks:
         await task
     return 1e9 * (processor() - start) / count
@@ -301,15 +304,15 @@ def ask(port, rounds):
                     left -= len(client.recv(left))
 
 
-def by_asyncio(operation):
-    return lambda: operation(getattr(asyncio, operation.__name__.replace("echo", "timeout")))
+def by_asyncio(operation, *args):
+    return lambda: operation(getattr(asyncio, operation.__name__.replace("echo", "timeout")), *args)
 
 
-def by_timerheap(operation):
+def by_timerheap(operation, *args):
     def run():
         from timerheap import asyncio as ours
 
-        return operation(getattr(ours, operation.__name__.replace("echo", "timeout")))
+        return operation(getattr(ours, operation.__name__.replace("echo", "timeout")), *args)
 
     return run
 
@@ -327,6 +330,8 @@ OPERATIONS = {
     "timeout_native": by_timerheap(timeout),
     "sleep": by_asyncio(sleep),
     "sleep_native": by_timerheap(sleep),
+    "sleep_apart": by_asyncio(sleep, 1e-5),
+    "sleep_apart_native": by_timerheap(sleep, 1e-5),
     "gc_held": lambda: collecting(True),
     "gc_dropped": lambda: collecting(False),
     "dropped": dropped,
