@@ -210,6 +210,13 @@ cdef double next_deadline(LoopTimers self) except? -1:
     return th_double_of_key(c.keys[0].when) if c.len else INFINITY
 
 
+cdef inline void fetch_call(th_loop_handle* h) noexcept:
+    """Ask for what a handle calls."""
+    prefetch(h.t.func)
+    prefetch(h.t.args)
+    prefetch(h.context)
+
+
 cdef th_loop_handle* next_of_run(th_core* c, bint fire) noexcept:
     """Settle the next entry of the run. Its handle, with the heap's reference, if it is to be called."""
     cdef th_timer* t
@@ -218,6 +225,8 @@ cdef th_loop_handle* next_of_run(th_core* c, bint fire) noexcept:
     while c.run_head < c.run_len:
         if c.run_head + PREFETCH < c.run_len:
             prefetch(c.run[c.run_head + PREFETCH].timer)
+            if not FREE_THREADED:
+                fetch_call(th_handle_of_loop(c.run[c.run_head + PREFETCH // 2].timer))
         enter_loop(c)
         t = settle(c, fire, &state, &idle)
         leave_loop(c)
