@@ -713,13 +713,14 @@ def test_in_the_child_of_a_fork_a_coroutine_in_line_does_no_harm():
                         await timer.c
                     except RuntimeError as exc:
                         assert "before the fork" in str(exc)
-                    timer.reset(0.001)
-                    await timer.c
+                    timer.reset(3600)
+                    waiting = asyncio.get_running_loop().create_task(receive())
+                    await asyncio.sleep(0.01)
+                    task.get_coro().close()     # leaves a line that is void, and not the one that is in its place
+                    timer.reset(0.001)          # so who stands in that is told
+                    await asyncio.wait_for(waiting, 20)
 
                 new = asyncio.new_event_loop()
-                new.run_until_complete(child())
-                task.get_coro().close()     # leaves a line that is void
-                timer.reset(0.001)
                 new.run_until_complete(child())
                 os._exit(0)
             assert os.waitpid(pid, 0)[1] == 0
