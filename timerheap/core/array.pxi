@@ -203,6 +203,8 @@ cdef object change(TimerArray self, object slots, object delay, object ns, objec
             return result
         finally:
             close_out(&o)
+    if slots is None:                   # all of them, for stop; to arm them all by mistake is too easy
+        refuse_slots(slots, what)
     open_slots(&s, slots, self.array.n, what)
     try:
         open_ns(&d, delay, ns, s.count, what)

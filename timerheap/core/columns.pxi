@@ -426,6 +426,10 @@ cdef int check_slots(slot_column* s) except -1:
     return 0
 
 
+cdef int refuse_slots(object slots, const char* what) except -1:
+    raise TypeError(f"{what.decode()} slots must be {SLOTS_ARE}, not {type(slots).__name__}")
+
+
 cdef int take_slots(slot_column* s, object slots) except -1:
     cdef Py_ssize_t stop
     if slots is None:
@@ -441,7 +445,7 @@ cdef int take_slots(slot_column* s, object slots) except -1:
     else:
         items = copy_items(slots)
         if items is None:
-            raise TypeError(f"{s.what.decode()} slots must be {SLOTS_ARE}, not {type(slots).__name__}")
+            refuse_slots(slots, s.what)
         own_slots(s, items)
     return 0
 
