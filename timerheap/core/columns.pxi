@@ -14,8 +14,8 @@
 # `what` is the method, "TimerArray.reset()"; the argument's name is put behind it here.
 
 cdef enum:
-    OFFER_EVERY = 1 << 16       # items of a sequence, between two offers of the GIL; a buffer of so many is checked
-                                # without it
+    OFFER_EVERY = 1 << 16       # items of a sequence, between two offers of the GIL; that is given up for as long as
+    #                             a buffer of so many is checked
     NAMED = 96                  # bytes of the name of an argument
 
 cdef enum:
