@@ -13,8 +13,9 @@ fire                 each of 100,000 that were armed with one delay and are all 
                      0.6 s, in random order
 timeout              `async with asyncio.timeout(60)` with 100,000 pending; the loop turns every 100 operations
 timeout_native       the same with timerheap.asyncio.timeout
-sleep                a task in asyncio.sleep, from its creation to its end, of 100,000 with one delay; sleep_apart, with delays
-                     of 0.1 to 1.1 s, in random order
+task                 a task that ends at once, from its creation, of 100,000: the floor of sleep
+sleep                a task in asyncio.sleep, likewise, with one delay; sleep_apart, with delays of 0.1 to 1.1 s, in
+                     random order
 sleep_native         the same with timerheap.asyncio.sleep; sleep_apart_native
 gc_held              ms that gc.collect() takes more with a million pending, handles in a list, than with floats there
 gc_dropped           the same, handles not kept
@@ -189,12 +190,26 @@ async def timeout(enter, count=MANY):
     return 1e9 * spent / count
 
 
+async def task(count=MANY):
+    """A collection first, here and in sleep: else a full one, a fifth of the figure, may come at the end or not."""
+    async def end():
+        pass
+
+    gc.collect()
+    start = processor()
+    tasks = [asyncio.create_task(end()) for _ in range(count)]
+    for each in tasks:
+        await each
+    return 1e9 * (processor() - start) / count
+
+
 async def sleep(wait, apart=0.0, count=MANY, lead=0.1):
-    """All fall asleep in one turn of the loop, which this then holds up until all are due: they wake in the next. On
-    their own they would fall due one by one, and what a turn costs would be in the figure, more often the faster it
-    is."""
+    """All fall asleep in one turn of the loop, which this then holds up until all are due: they wake in the next, by
+    deadline. On their own they would fall due one by one, and what a turn costs would be in the figure, more often the
+    faster it is."""
     delays = [lead + apart * i for i in range(count)]
     random.Random(1).shuffle(delays)
+    gc.collect()
     start = processor()
     tasks = [asyncio.create_task(wait(delay)) for delay in delays]
     await asyncio.sleep(0)
@@ -328,6 +343,7 @@ OPERATIONS = {
     "fire_apart": lambda: fire(1e-6),
     "timeout": by_asyncio(timeout),
     "timeout_native": by_timerheap(timeout),
+    "task": task,
     "sleep": by_asyncio(sleep),
     "sleep_native": by_timerheap(sleep),
     "sleep_apart": by_asyncio(sleep, 1e-5),

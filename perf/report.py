@@ -279,6 +279,7 @@ FIGURES = {
     "fire_apart": (0, "fire, each of 100,000 with random delays"),
     "timeout": (0, "async with asyncio.timeout(60), 100,000 pending"),
     "timeout_native": (0, "async with timerheap.asyncio.timeout(60)"),
+    "task": (0, "a task that ends at once, of 100,000"),
     "sleep": (0, "a task in asyncio.sleep, of 100,000 with one delay"),
     "sleep_native": (0, "a task in timerheap.asyncio.sleep, with one delay"),
     "sleep_apart": (0, "a task in asyncio.sleep, of 100,000 with random delays"),
