@@ -1,8 +1,8 @@
 # TimerArray: deadlines by number.
 #
 # Here a call's columns (columns.pxi) meet the cells (cells.pxi). A bulk call goes by pieces of 512: the slots, and what
-# goes with them, are copied to the stack, and range-checked there; then M is taken and the cells are changed. M is given
-# back after each piece, and the GIL offered after eight. So a bulk call is exact for each slot, and not atomic for all:
+# goes with them, are copied to the stack, and range-checked there; then M is taken and the cells are changed. M is
+# given back after each piece, and the GIL offered after eight. So a bulk call is exact for each slot, and not atomic for all:
 # others may come in between two pieces, and what is due may be fired.
 #
 # The heap owns a reference to the array exactly while something of it is armed (th_array.held). It is taken before M,
@@ -363,8 +363,8 @@ cdef class TimerArray:
         return change(self, slots, delay, ns, out, False, b"TimerArray.postpone()")
 
     def stop(self, slots=None, /, *, out=None):
-        """Cancel the slots, None for all: those that were pending will not fire. For one slot whether it was, for several
-        how many were."""
+        """Cancel the slots, None for all: those that were pending will not fire. For one slot whether it was, for
+        several how many were."""
         cdef slot_column s
         cdef out_column o
         cdef uint32_t slot
@@ -449,8 +449,8 @@ cdef class TimerArray:
 
 
 cdef int array_clear(PyObject* self) noexcept:
-    """tp_clear. Not its heap: methods of a cleared array may still be called by finalizers; nor what is armed, of a heap
-    that is cleared as well."""
+    """tp_clear. Not its heap: methods of a cleared array may still be called by finalizers; nor what is armed, of a
+    heap that is cleared as well."""
     cdef TimerArray array = <TimerArray>self
     cdef bint idle
     if array.array == NULL:
