@@ -2,8 +2,8 @@
 #
 # Here a call's columns (columns.pxi) meet the cells (cells.pxi). A bulk call goes by pieces of 512: the slots, and what
 # goes with them, are copied to the stack, and range-checked there; then M is taken and the cells are changed. M is
-# given back after each piece, and the GIL offered after eight. So a bulk call is exact for each slot, and not atomic for all:
-# others may come in between two pieces, and what is due may be fired.
+# given back after each piece, and the GIL offered after eight. So a bulk call is exact for each slot, and not atomic
+# for all: others may come in between two pieces, and what is due may be fired.
 #
 # The heap owns a reference to the array exactly while something of it is armed (th_array.held). It is taken before M,
 # for what is armed may be fired, and given up, as soon as M is free again.
