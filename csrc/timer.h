@@ -101,8 +101,8 @@ enum {
     TH_PERIODIC = 1 << 8,   /* args is a th_block with a th_periodic before it; the heap holds the handle while armed */
     /* Of the handles of event loops alone, see loop_handles.pxi: */
     TH_CANCELLED = 1 << 9,  /* cancel() was called */
-    TH_COPIED = 1 << 10,    /* the context is a copy, made for this handle */
-    TH_HIDDEN = 1 << 11,    /* untracked, and so is such a context */
+    TH_SHARED = 1 << 10,    /* the context is a snapshot, which others have as well: it is called in a copy */
+    TH_HIDDEN = 1 << 11,    /* untracked */
     TH_CALLING = 1 << 12,   /* its callback has begun and not returned */
     TH_CELL = 1 << 13,      /* of a TimerArray: 24 bytes, of which seq is the last; set once, at its first arming */
 };

@@ -15,7 +15,7 @@ cdef extern from "timer.h" nogil:
         TH_RISING
         TH_PERIODIC
         TH_CANCELLED
-        TH_COPIED
+        TH_SHARED
         TH_HIDDEN
         TH_CALLING
         TH_CELL

@@ -94,6 +94,46 @@ def test_the_gil_and_its_holder_are_where_they_are_expected():
     assert _core.ASKS_FOR_GIL != FREE_THREADED
 
 
+# Contexts, whose variables the handles of event loops share.
+
+
+def test_contexts_are_as_they_are_expected():
+    assert _core.SHARES_CONTEXTS != FREE_THREADED
+
+
+def test_where_contexts_are_laid_out_otherwise_each_handle_has_its_copy():
+    """Told of 8 bytes more than there are, the core takes nothing for granted."""
+    run_ok("""
+        import asyncio, contextvars, gc, sys
+        size = sys.getsizeof
+        sys.getsizeof = lambda o: size(o) + 8
+        import timerheap.asyncio
+        sys.getsizeof = size
+        assert not timerheap._core.SHARES_CONTEXTS
+
+        var, seen = contextvars.ContextVar("var", default=0), []
+
+        def callback():
+            seen.append(var.get())
+            var.set(2)
+
+        async def main():
+            var.set(1)
+            handles = [asyncio.get_running_loop().call_later(0, callback) for _ in range(10)]
+            contexts = [handle._context for handle in handles]
+            assert len({id(context) for context in contexts}) == 10
+            await asyncio.sleep(0.01)
+            assert seen == [1] * 10
+            assert [context[var] for context in contexts] == [2] * 10
+            held = [asyncio.get_running_loop().call_later(3600, int) for _ in range(100)]
+            gc.collect()
+            assert all(type(handle._context) is contextvars.Context for handle in held)
+
+        timerheap.asyncio.run(main())
+        gc.collect()
+    """)
+
+
 # threading's list, and the Worker in it.
 
 

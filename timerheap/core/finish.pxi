@@ -168,6 +168,8 @@ publish(Ticker, "(period, *, heap=None)")
 publish(LoopHeap, "(loop, name)")
 publish(ManualHeap, "(start=0.0, *, name='manual', on_error=None)")
 ASKS_FOR_GIL = th_examine_gil(sys.getswitchinterval())
+th_examine_contexts(sys.getsizeof(new_context()))
+SHARES_CONTEXTS = bool(th_shares_contexts)
 atexit.register(stop_at_exit)
 if th_watch_threads() != 0 or th_watch_forks() != 0:
     raise MemoryError()

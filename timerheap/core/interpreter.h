@@ -23,6 +23,9 @@
  *                     3.14*, 3.15*]; else wrong calls get CPython's messages.
  *   th_stop_with      a StopIteration has its value in PyStopIterationObject, and tp_alloc leaves the rest as it is to
  *                     begin with [3.11 - 3.13, 3.14*]. What awaits a tp_iternext takes the value from there.
+ *   th_is_current     a thread's state has its current context, and a context its variables right behind ctx_prev, in a
+ *                     mapping that never changes and that its copies have as well [3.11, 3.12*, 3.13, 3.14*, 3.15*].
+ *                     th_examine_contexts looks; else each handle of an event loop has a copy of its own.
  *
  * In timerheap/core:
  *
@@ -272,6 +275,98 @@ static inline void th_stop_with(PyObject *value)
     PyErr_SetRaisedException((PyObject *)stop);
 #endif
 }
+
+/* ---- contexts ---- */
+
+#if TH_FREE_THREADED
+#define th_shares_contexts 0 /* what another thread's context has could go while it is looked at */
+#define th_context_vars(context) ((PyObject *)(context))
+#define th_is_current(context) 0
+#define th_copy_context(context) PyContext_Copy(context)
+#define th_examine_contexts(bytes) ((void)(bytes))
+#else
+static int th_shares_contexts; /* contexts are as they are taken for here */
+
+typedef struct th_context { /* of CPython's struct _pycontextobject */
+    PyObject_HEAD
+    PyObject *prev;
+    PyObject *vars;
+    PyObject *weak;
+    int entered;
+} th_context;
+
+static inline PyObject *th_context_vars(PyObject *context) { return ((th_context *)context)->vars; }
+
+/* Whether the current context has the variables of this one, with their values: the mapping is the same. */
+static inline int th_is_current(PyObject *context)
+{
+    PyObject *current = PyThreadState_Get()->context;
+    return current != NULL && th_context_vars(current) == th_context_vars(context);
+}
+
+/* Not of one that the collector has cleared, which may be met by what is finalized then. */
+static inline PyObject *th_copy_context(PyObject *context)
+{
+    if (th_context_vars(context) != NULL)
+        return PyContext_Copy(context);
+    PyErr_SetString(PyExc_RuntimeError, "the context is gone");
+    return NULL;
+}
+
+/* What the collector is shown of a context. */
+typedef struct th_shown {
+    PyObject *sought;
+    int found;
+} th_shown;
+
+static int th_visit_shown(PyObject *o, void *arg)
+{
+    th_shown *shown = arg;
+    shown->found |= o == shown->sought;
+    return 0;
+}
+
+/* Whether a context has its variables where they are taken for: the collector is shown what is there, and it is one of
+ * the mappings that never change. */
+static int th_has_vars(PyObject *context)
+{
+    th_shown shown = {th_context_vars(context), 0};
+    Py_TYPE(context)->tp_traverse(context, th_visit_shown, &shown);
+    return shown.found && strcmp(Py_TYPE(shown.sought)->tp_name, "hamt") == 0;
+}
+
+/* Whether a copy of the current context, which is this one, has its variables until one of them is set. */
+static int th_copies_share(PyObject *context, PyObject *var)
+{
+    PyObject *copy = PyContext_CopyCurrent(), *token = NULL, *again = NULL;
+    int good = copy != NULL && PyThreadState_Get()->context == context && th_has_vars(context) && th_is_current(copy);
+    if (good)
+        token = PyContextVar_Set(var, Py_None);
+    if (token != NULL)
+        again = PyContext_Copy(context);
+    good = again != NULL && th_has_vars(context) && !th_is_current(copy) && th_is_current(again)
+        && PyObject_Size(copy) == 0 && PyObject_Size(again) == 1;
+    Py_XDECREF(again);
+    Py_XDECREF(token);
+    Py_XDECREF(copy);
+    return good;
+}
+
+/* bytes: the size of a context, as Python tells it, with the collector's header. */
+static void th_examine_contexts(Py_ssize_t bytes)
+{
+    PyObject *context = PyContext_New();
+    PyObject *var = PyContextVar_New("timerheap", NULL);
+    if (context != NULL && var != NULL && bytes == TH_COLLECTOR_BYTES + (Py_ssize_t)sizeof(th_context)
+            && PyContext_Enter(context) == 0) {
+        th_shares_contexts = th_copies_share(context, var);
+        PyContext_Exit(context);
+    }
+    Py_XDECREF(var);
+    Py_XDECREF(context);
+    PyErr_Clear();
+}
+#endif
 
 /* ---- the memory of handles ---- */
 

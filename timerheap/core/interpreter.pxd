@@ -24,6 +24,12 @@ cdef extern from "interpreter.h":
     PyObject* th_new_timer(PyTypeObject* type)
     void th_del_timer(PyObject* o)
     PyObject* th_alloc_timer(PyTypeObject* type, Py_ssize_t items)
+    const bint th_shares_contexts
+    PyObject* th_context_vars(PyObject* context)
+    bint th_is_current(PyObject* context)
+    PyObject* copy_context "th_copy_context"(PyObject* context)     # its error is left set
+    object copy_of_context "th_copy_context"(PyObject* context)
+    void th_examine_contexts(Py_ssize_t size)
     void set_alloc "th_set_alloc"(PyTypeObject* type, void* alloc)
     void set_iter "th_set_iter"(PyTypeObject* type, getiterfunc iter)
     void set_next "th_set_next"(PyTypeObject* type, PyObject* (*next)(PyObject* self) except? NULL)
@@ -57,7 +63,8 @@ cdef extern from "Python.h":
     PyObject* call_one "PyObject_CallOneArg"(PyObject* func, PyObject* arg)
     PyObject* call_many "PyObject_Vectorcall"(PyObject* func, PyObject** args, size_t n, PyObject* kwnames)
     PyObject* PyContext_New()
-    PyObject* PyContext_CopyCurrent()
+    object new_context "PyContext_New"()
+    object copy_current_context "PyContext_CopyCurrent"()
     int PyContext_Enter(PyObject* context)
     int PyContext_Exit(PyObject* context)
     bint PyContext_CheckExact(PyObject* o)

@@ -8,11 +8,19 @@
 # at it (TH_PINNED): so a handle that nobody keeps fires all the same, and one that dies has at most a dead key, which
 # is left to the tomb. cancel() lets go of function and arguments at once.
 #
-# The collector. As long as its loop runs, an armed handle is a root, and hidden: neither it nor the copy of the context
-# that was made for it is tracked, and LoopTimers does not show its handles. So a million of them cost a collection
-# nothing. When the loop has stopped, what is hidden is shown, and LoopTimers shows what it owns: a loop that is dropped
-# goes with all that is armed on it. A handle that was hidden and has come to its end is tracked if somebody still holds
-# it; a context is before its last reference goes, for CPython takes it for tracked then. Without a GIL everything is
+# Context. Where a program names none, a handle is called in a copy of the context in which it was armed. To copy one is
+# as much work as the rest of an arming, and mostly copies are alike; so what is armed in one context shares a snapshot
+# of it (TH_SHARED), which LoopTimers keeps and nothing ever enters. The copy is made when it is wanted, by the call or
+# by a program that reads _context, and is the handle's own from then on. After a call the next one may have that copy
+# for its own, if nobody can tell: no variable was changed in it, and nobody else holds it, as a Token does. A snapshot
+# that only LoopTimers holds goes when the loop waits or has stopped. Where contexts are not as expected
+# (th_examine_contexts), and without a GIL, each handle has its copy when it is armed.
+#
+# The collector. As long as its loop runs, an armed handle is a root, and hidden: it is not tracked, and LoopTimers does
+# not show its handles. So a million of them cost a collection nothing. When the loop has stopped, what is hidden is
+# shown, and LoopTimers shows what it owns: a loop that is dropped goes with all that is armed on it. A handle that was
+# hidden and has come to its end is tracked if somebody still holds it. Contexts are tracked always; a snapshot is held
+# by handles that the collector does not see, and so by something beyond what it looks at. Without a GIL everything is
 # tracked, for the reasons in handles.pxi.
 #
 # Lock. Under a GIL a loop's heap needs no mutex: nobody but threads that have the GIL ever looks at it. Without one it
@@ -43,16 +51,11 @@ cdef inline void hide(th_loop_handle* h, th_loop* loop) noexcept:
     """h is new, and was never tracked."""
     h.t.flags |= TH_HIDDEN
     loop.hidden += 1
-    if h.t.flags & TH_COPIED:
-        gc_untrack(h.context)
 
 
 cdef inline void unhide(th_loop_handle* h) noexcept:
-    """Before anything else is done with the context."""
     loop_of(h).hidden -= 1
     h.t.flags &= <uint16_t>~TH_HIDDEN
-    if h.t.flags & TH_COPIED:
-        gc_track(h.context)
 
 
 cdef void show(th_loop_handle* h) noexcept:
@@ -81,12 +84,14 @@ cdef void drop_loop_call(th_loop_handle* h) noexcept:
     """Unless it is being called at this moment: then end_calling does."""
     cdef void* func = NULL
     cdef void* args = NULL
-    enter_loop(&loop_of(h).core)
-    if not h.t.flags & TH_CALLING:
-        func = h.t.func
-        args = h.t.args
-        h.t.func = h.t.args = NULL
-    leave_loop(&loop_of(h).core)
+    handle = <LoopHandle><PyObject*>h
+    with cython.critical_section(handle):       # in which others take references to them
+        enter_loop(&loop_of(h).core)
+        if not h.t.flags & TH_CALLING:
+            func = h.t.func
+            args = h.t.args
+            h.t.func = h.t.args = NULL
+        leave_loop(&loop_of(h).core)
     drop_call(func, args, th_fixed_flags(&h.t))
 
 
@@ -96,6 +101,50 @@ cdef int loop_handle_clear(PyObject* self) noexcept:
     return 0
 
 
+# ---- contexts -------------------------------------------------------------------------------------------------------
+
+cdef inline void drop_lonely_snapshot(LoopTimers timers) noexcept:
+    """The snapshot, if no handle has it."""
+    if refcount(<PyObject*>timers.snapshot) == 1:
+        before = timers.snapshot        # what it holds may run finalizers, which find another
+        timers.snapshot = None
+
+
+cdef inline void give_snapshot_back(LoopTimers timers, PyObject* snapshot) noexcept:
+    """A handle's reference."""
+    decref(snapshot)
+    if not timers.loop.running:
+        drop_lonely_snapshot(timers)
+
+
+cdef int take_present_context(th_loop_handle* h, LoopTimers timers) except -1:
+    """h, which is new, is called as in a copy of the context that is current now."""
+    cdef PyObject* snapshot = <PyObject*>timers.snapshot
+    if not th_shares_contexts:
+        copy = copy_current_context()
+        incref(<PyObject*>copy)
+        h.context = <PyObject*>copy
+        return 0
+    if snapshot == <PyObject*>None or not th_is_current(snapshot):
+        before = timers.snapshot        # likewise
+        timers.snapshot = copy_current_context()
+        snapshot = <PyObject*>timers.snapshot
+    incref(snapshot)
+    h.context = snapshot
+    h.t.flags |= TH_SHARED
+    return 0
+
+
+cdef inline bint shares_snapshot(th_loop_handle* h) noexcept:
+    return th_shares_contexts and h.t.flags & TH_SHARED
+
+
+cdef inline void own_context(th_loop_handle* h, PyObject* context) noexcept:
+    """In the place of the snapshot, a reference to which is left to the caller."""
+    h.context = context
+    h.t.flags &= <uint16_t>~TH_SHARED
+
+
 # ---- the end of a handle --------------------------------------------------------------------------------------------
 
 cdef void release_loop_handle(th_loop_handle* h) noexcept:
@@ -103,7 +152,10 @@ cdef void release_loop_handle(th_loop_handle* h) noexcept:
     if h.t.flags & TH_HIDDEN:
         unhide(h)
     drop_call(h.t.func, h.t.args, h.t.flags)
-    xdecref(h.context)
+    if shares_snapshot(h):
+        give_snapshot_back(<LoopTimers>timers, h.context)
+    else:
+        xdecref(h.context)
     xdecref(h.notes)
     th_del_loop_handle(<PyObject*>h)
     xdecref(timers)
@@ -204,20 +256,75 @@ cdef inline void end_calling(th_loop_handle* h) noexcept:
         drop_loop_call(h)
 
 
-cdef inline PyObject* call_loop_handle(th_loop_handle* h) noexcept:
-    """Call its function, in its context. A new reference, or NULL with an exception set."""
-    cdef PyObject* result = NULL
-    cdef uint16_t before = mark_calling(h)
+cdef inline PyObject* invoke_in_context(th_loop_handle* h) noexcept:
+    cdef PyObject* result
+    if PyContext_Enter(h.context) < 0:
+        return NULL
+    result = invoke(&h.t)
+    PyContext_Exit(h.context)
+    return result
+
+
+cdef inline PyObject* invoke_in_copy(th_loop_handle* h, PyObject** copy) noexcept:
+    """In a copy of its snapshot: in copy, or NULL, which another handle was called in, if it is one; and what is there
+    afterwards serves the next."""
+    cdef PyObject* snapshot = h.context
+    cdef PyObject* before = copy[0]
+    cdef PyObject* own
+    cdef PyObject* result
+    copy[0] = NULL
+    if before != NULL and th_context_vars(before) == th_context_vars(snapshot):
+        own = before
+        before = NULL
+    else:
+        own = copy_context(snapshot)
+    if own != NULL:
+        own_context(h, own)
+    xdecref(before)
+    if own == NULL:
+        return NULL
+    result = invoke_in_context(h)
+    if refcount(own) == 1 and th_context_vars(own) == th_context_vars(snapshot):
+        h.context = snapshot
+        h.t.flags |= TH_SHARED
+        copy[0] = own
+    else:
+        give_snapshot_back(<LoopTimers>h.timers, snapshot)
+    return result
+
+
+ctypedef PyObject* (*loop_call)(th_loop_handle* h) noexcept
+
+
+cdef object call_apart(th_loop_handle* h):
+    """Call its function with references of its own: another call of it has begun, which may return, and let go of them,
+    before this one. Or in what a program has given it for a context, which has a method run, or is none."""
+    handle = <LoopHandle><PyObject*>h
+    with cython.critical_section(handle):
+        if h.t.func == NULL:
+            return None
+        func = <object><PyObject*>h.t.func
+        args = items_of_call(h.t.args, h.t.flags)
+    return func(*args) if h.context == NULL else (<object>h.context).run(func, *args)
+
+
+cdef inline PyObject* call_loop_handle(th_loop_handle* h, PyObject** copy) noexcept:
+    """Call its function, in its context. A new reference, or NULL with an exception set. copy: see invoke_in_copy."""
+    cdef PyObject* result
+    if mark_calling(h) & TH_CALLING:    # by itself, or by another thread
+        return (<loop_call>call_apart)(h)
     if h.t.func == NULL:                # cancelled: by _run() of it, or meanwhile by another thread
         result = <PyObject*>None
         incref(result)
+    elif shares_snapshot(h):
+        result = invoke_in_copy(h, copy)
     elif h.context == NULL:
         result = invoke(&h.t)
-    elif PyContext_Enter(h.context) == 0:
-        result = invoke(&h.t)
-        PyContext_Exit(h.context)
-    if not before & TH_CALLING:         # else it calls itself
-        end_calling(h)
+    elif PyContext_CheckExact(h.context):
+        result = invoke_in_context(h)
+    else:
+        result = (<loop_call>call_apart)(h)
+    end_calling(h)
     return result
 
 
@@ -259,8 +366,13 @@ cdef class LoopHandle:
     def get_loop(self):
         return self.timers.owner
 
+    def get_context(self):
+        return self._context
+
     def _run(self):
-        cdef PyObject* result = call_loop_handle(<th_loop_handle*><PyObject*>self)
+        cdef PyObject* copy = NULL
+        cdef PyObject* result = call_loop_handle(<th_loop_handle*><PyObject*>self, &copy)
+        xdecref(copy)
         if result == NULL:
             report_loop_error(<th_loop_handle*><PyObject*>self)
         else:
@@ -276,16 +388,29 @@ cdef class LoopHandle:
 
     @property
     def _callback(self):
-        return None if self.t.flags & TH_CANCELLED or self.t.func == NULL else <object><PyObject*>self.t.func
+        cdef object func = None
+        with cython.critical_section(self):
+            if not th_flags(&self.t) & TH_CANCELLED and self.t.func != NULL:
+                func = <object><PyObject*>self.t.func
+        return func
 
     @property
     def _args(self):
-        if self.t.flags & TH_CANCELLED or self.t.func == NULL:
-            return None
-        return items_of_call(self.t.args, self.t.flags)
+        cdef object args = None
+        with cython.critical_section(self):
+            if not th_flags(&self.t) & TH_CANCELLED and self.t.func != NULL:
+                args = items_of_call(self.t.args, self.t.flags)
+        return args
 
     @property
     def _context(self):
+        cdef th_loop_handle* h = <th_loop_handle*><PyObject*>self
+        cdef PyObject* snapshot = h.context
+        if shares_snapshot(h):
+            copy = copy_of_context(snapshot)
+            incref(<PyObject*>copy)
+            own_context(h, <PyObject*>copy)
+            give_snapshot_back(self.timers, snapshot)
         return None if self.context == NULL else <object>self.context
 
     @property

@@ -40,16 +40,13 @@ cdef inline int call_items(th_loop_handle* h, PyObject* func, PyObject** args, P
 
 cdef inline object loop_arm(LoopTimers timers, double when, PyObject* func, PyObject** args, Py_ssize_t nargs,
                             PyObject* context, bint copies):
-    """An armed handle. It is called in that context; NULL: with copies, in a copy of the present one, else in none of
+    """An armed handle. It is called in that context; NULL: with copies, as in a copy of the present one, else in none of
     its own."""
     cdef th_loop_handle* h = new_loop_handle(timers, when)
     handle = <object><PyObject*>h
     decref(h)
     if copies:
-        h.context = PyContext_CopyCurrent()
-        if h.context == NULL:
-            raise MemoryError()
-        h.t.flags |= TH_COPIED
+        take_present_context(h, timers)
     elif context != NULL:
         incref(context)
         h.context = context
@@ -204,6 +201,7 @@ cdef inline bint run_waits(LoopTimers self) noexcept:
 cdef double next_deadline(LoopTimers self) except? -1:
     """When something will be due: -inf if it is, inf if nothing will be."""
     cdef th_core* c = &self.loop.core
+    drop_lonely_snapshot(self)
     collect_due(self)
     if run_waits(self):
         return -INFINITY
@@ -245,25 +243,29 @@ cdef int fire_due(LoopTimers self) except -1:
     cdef th_core* c = &self.loop.core
     cdef th_loop_handle* h
     cdef PyObject* result
+    cdef PyObject* copy = NULL
     self.announced = False
     if not run_waits(self):
         collect_due(self)
     th_lock(c)
     sort_run(c)
     th_unlock(c)
-    while True:
-        h = next_of_run(c, True)
-        if h == NULL:
-            return 0
-        result = call_loop_handle(h)
-        if result == NULL:
-            try:
-                report_loop_error(h)
-            finally:
+    try:
+        while True:
+            h = next_of_run(c, True)
+            if h == NULL:
+                return 0
+            result = call_loop_handle(h, &copy)
+            if result == NULL:
+                try:
+                    report_loop_error(h)
+                finally:
+                    give_up(h)
+            else:
+                decref(result)
                 give_up(h)
-        else:
-            decref(result)
-            give_up(h)
+    finally:
+        xdecref(copy)
 
 
 cdef list take_due(LoopTimers self):
@@ -412,8 +414,6 @@ cdef class LoopTimers:
         cdef double seconds = 0
         as_seconds(<PyObject*>when, &seconds)
         cdef tuple items = tuple(args)
-        if context is not None and not PyContext_CheckExact(<PyObject*>context):
-            raise TypeError(f"context must be a contextvars.Context, not {type(context).__name__}")
         return loop_arm(self, seconds, <PyObject*>callback, tuple_items(<PyObject*>items), len(items),
                         NULL if context is None else <PyObject*>context, context is None)
 
@@ -466,6 +466,7 @@ cdef class LoopTimers:
         self.loop.running -= 1
         if self.loop.running == 0:
             show_all(self)
+            drop_lonely_snapshot(self)
 
     def close(self):
         """The loop is closed: nothing is armed any more."""
