@@ -1017,7 +1017,7 @@ def test_what_replaces_a_method_in_the_class_is_called(make, name, autospec):
 
 
 @pytest.mark.parametrize("make", [STOCK, EventLoop, loop_class(STOCK)], ids=["stock", "EventLoop", "planned"])
-@pytest.mark.parametrize("way", ["subclass", "instance", "class", "asyncio's class", "mock", "time", "time before"])
+@pytest.mark.parametrize("way", ["subclass", "instance", "instance later", "class", "asyncio's class", "mock", "time", "time before"])
 def test_another_clock_is_honoured(make, way, monkeypatch):
     clock = [1000.0]
     fake = lambda *_: clock[0]  # noqa: E731
@@ -1028,6 +1028,9 @@ def test_another_clock_is_honoured(make, way, monkeypatch):
         monkeypatch.setattr(time, "monotonic", fake)
     loop = kind()
     if way == "instance":
+        loop.time = fake
+    elif way == "instance later":
+        loop.call_later(1e6, print)
         loop.time = fake
     elif way == "class":
         loop.call_later(1e6, print)
@@ -1053,6 +1056,25 @@ def test_another_clock_is_honoured(make, way, monkeypatch):
         loop.call_soon(loop.stop)
         loop.run_forever()
     assert called == [1]
+    loop.close()
+
+
+@native_loops
+def test_another_clock_is_honoured_however_often_it_comes_and_goes(make):
+    class Mine(make if isinstance(make, type) else EventLoop):
+        pass
+
+    loop = Mine()
+    for n in range(300):  # until the interpreter has a quicker way to set an attribute
+        loop.time = lambda n=n: 1000.0 + n
+        assert loop.call_later(50, print).when() == 1050 + n
+        loop.other = n
+        assert loop.call_later(50, print).when() == 1050 + n
+        if n % 2:
+            del loop.time
+        else:
+            del loop.__dict__["time"]
+        assert loop.call_later(1e6, print).when() >= time.monotonic() + 1e6 - PATIENCE
     loop.close()
 
 

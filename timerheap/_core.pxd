@@ -81,6 +81,7 @@ cdef class LoopTimers:
     cdef dict attributes            # the loop's
     cdef dict time_module, base_module
     cdef object time, monotonic
+    cdef int set_names(self, dict attributes, dict time_module, dict base_module) except -1
     cdef object snapshot            # of the context in which something was armed last, or None
     cdef object __weakref__
 

@@ -9,9 +9,75 @@
 #include "core.h"
 #include "interpreter.h"
 
+/* The names that asyncio's clock goes by are in these dicts: the globals of two modules, and the loop's attributes.
+ * Whether they may have changed is asked with each arming, so not by looking them up, where CPython tells of changes: by
+ * a watcher, from 3.12 on, before that by versions. */
+enum { TH_NAMED = 3 };
+
+#if PY_VERSION_HEX >= 0x030C0000
+typedef struct th_names {
+    uint64_t version; /* th_names_version when they were looked up; 0: they are to be */
+} th_names;
+
+static uint64_t th_names_version = 1; /* grows with each change of a dict that is watched */
+
+static int th_note_change(PyDict_WatchEvent event, PyObject *dict, PyObject *key, PyObject *value)
+{
+    (void)event, (void)dict, (void)key, (void)value;
+    __atomic_add_fetch(&th_names_version, 1, __ATOMIC_RELAXED);
+    return 0;
+}
+
+static inline int th_names_may_differ(const th_names *names, PyObject *const dicts[TH_NAMED])
+{
+    (void)dicts;
+    return names->version != __atomic_load_n(&th_names_version, __ATOMIC_RELAXED);
+}
+
+static inline void th_forget_names(th_names *names) { names->version = 0; }
+
+/* They are as they are looked up from now on. Called before they are. */
+static inline void th_watch_names(th_names *names, PyObject *const dicts[TH_NAMED])
+{
+    static int watcher = -2; /* -1: there is none left */
+    int i, good;
+    if (watcher == -2)
+        watcher = PyDict_AddWatcher(th_note_change);
+    good = watcher >= 0;
+    for (i = 0; good && i < TH_NAMED; i++)
+        good = PyDict_Watch(watcher, dicts[i]) == 0;
+    if (!good)
+        PyErr_Clear();
+    names->version = good ? __atomic_load_n(&th_names_version, __ATOMIC_RELAXED) : 0;
+}
+#else
+typedef struct th_names {
+    uint64_t version[TH_NAMED];
+} th_names;
+
+static inline void th_forget_names(th_names *names) { names->version[0] = 0; /* which none has */ }
+
+static inline void th_watch_names(th_names *names, PyObject *const dicts[TH_NAMED])
+{
+    int i;
+    for (i = 0; i < TH_NAMED; i++)
+        names->version[i] = ((PyDictObject *)dicts[i])->ma_version_tag;
+}
+
+static inline int th_names_may_differ(const th_names *names, PyObject *const dicts[TH_NAMED])
+{
+    int i, differ = 0;
+    for (i = 0; i < TH_NAMED; i++)
+        differ |= names->version[i] != ((PyDictObject *)dicts[i])->ma_version_tag;
+    return differ;
+}
+#endif
+
 /* What a LoopTimers has. */
 typedef struct th_loop {
     th_core core;
+    th_names names;
+    PyObject *dicts[TH_NAMED]; /* borrowed, of names */
     size_t hidden; /* handles that the collector is not shown */
     int running;   /* how often run_forever is under way: not twice, but programs try */
     int debug;     /* the loop's debug mode */
@@ -37,50 +103,6 @@ static inline th_loop_handle *th_handle_of_loop(th_timer *t)
 
 TH_THREAD int th_loop_depth;       /* releases of such handles nested in this thread */
 TH_THREAD PyObject *th_loop_later; /* those put off because of that, linked through t.when */
-
-/* Whether names in two dicts may have changed: the globals that asyncio's clock goes by. Looked at with each arming, so
- * not by looking them up, where CPython tells of changes: by a watcher, from 3.12 on, before that by a version. */
-#if PY_VERSION_HEX >= 0x030C0000
-static int th_names_changed = 1;
-
-static int th_note_change(PyDict_WatchEvent event, PyObject *dict, PyObject *key, PyObject *value)
-{
-    (void)event, (void)dict, (void)key, (void)value;
-    th_names_changed = 1;
-    return 0;
-}
-
-/* They are as they are looked up from now on. Called before they are. */
-static inline void th_watch_names(PyObject *one, PyObject *other)
-{
-    static int watcher = -2; /* -1: there is none left */
-    if (watcher == -2)
-        watcher = PyDict_AddWatcher(th_note_change);
-    if (watcher >= 0 && PyDict_Watch(watcher, one) == 0 && PyDict_Watch(watcher, other) == 0)
-        th_names_changed = 0;
-    else
-        PyErr_Clear();
-}
-
-#define th_names_may_differ(one, other) (th_names_changed)
-#define th_forget_names() (th_names_changed = 1)
-#else
-static uint64_t th_names_version[2];
-
-#define th_forget_names() (th_names_version[0] = 0) /* which none has */
-
-static inline void th_watch_names(PyObject *one, PyObject *other)
-{
-    th_names_version[0] = ((PyDictObject *)one)->ma_version_tag;
-    th_names_version[1] = ((PyDictObject *)other)->ma_version_tag;
-}
-
-static inline int th_names_may_differ(PyObject *one, PyObject *other)
-{
-    return th_names_version[0] != ((PyDictObject *)one)->ma_version_tag
-        || th_names_version[1] != ((PyDictObject *)other)->ma_version_tag;
-}
-#endif
 
 /* Deadlines of a loop are doubles, on any clock. Their order is that of these integers: the bits of a double that is
  * not negative grow with it; those of a negative one, a sign and a magnitude, are turned over. */

@@ -5,8 +5,12 @@ from core cimport th_core
 from timer cimport th_timer
 
 cdef extern from "loop.h" nogil:
+    ctypedef struct th_names:
+        pass
     ctypedef struct th_loop:
         th_core core
+        th_names names
+        PyObject** dicts
         size_t hidden
         int running
         int debug
@@ -23,10 +27,10 @@ cdef extern from "loop.h" nogil:
     double th_double_of_key(int64_t key)
 
 cdef extern from "loop.h":
-    bint th_names_may_differ(PyObject* one, PyObject* other)
-    void th_watch_names(PyObject* one, PyObject* other)
-    void th_forget_names()
+    bint th_names_may_differ(const th_names* names, PyObject** dicts)
+    void th_watch_names(th_names* names, PyObject** dicts)
+    void th_forget_names(th_names* names)
     int th_loop_depth
     PyObject* th_loop_later
-    PyObject* th_new_loop_handle(PyTypeObject* type)
+    object th_new_loop_handle(PyTypeObject* type)
     void th_del_loop_handle(PyObject* o)

@@ -188,18 +188,13 @@ cdef void loop_handle_dealloc(PyObject* self) noexcept:
 
 # ---- states ---------------------------------------------------------------------------------------------------------
 
-cdef th_loop_handle* new_loop_handle(LoopTimers timers, double when) except NULL:
-    """Never armed, untracked, calling nothing."""
-    cdef PyObject* o = th_new_loop_handle(<PyTypeObject*>LoopHandle)
-    cdef th_loop_handle* h = <th_loop_handle*>o
-    if o == NULL:
-        raise MemoryError()
+cdef inline void init_loop_handle(th_loop_handle* h, LoopTimers timers, double when) noexcept:
+    """A new object becomes a handle: never armed, untracked, calling nothing."""
     incref(<PyObject*>timers)
     h.timers = <PyObject*>timers
     memset(&h.t, 0, sizeof(th_timer))
     h.t.when = th_key_of_double(when)
     h.context = h.notes = h.weak = NULL
-    return h
 
 
 cdef inline bint arm_loop_handle(th_loop_handle* h) except -1:

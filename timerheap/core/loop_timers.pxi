@@ -18,7 +18,7 @@
 #
 # The clock is the loop's time(). Where that is asyncio's own, time.monotonic() is read without it; that it still is,
 # and that nobody has put another clock in the place of time.monotonic(), is looked at each time: the version of the
-# loop's type, the loop's own attributes, and whether two modules' globals may have changed. The version says as well
+# loop's type, and whether the loop's own attributes and two modules' globals may have changed. The version says as well
 # that the class may have got another call_at or call_later, which the loop's own must not stand before then.
 
 cdef str TIME = "time", MONOTONIC = "monotonic", CALL_AT = "call_at", CALL_LATER = "call_later"
@@ -42,9 +42,9 @@ cdef inline object loop_arm(LoopTimers timers, double when, PyObject* func, PyOb
                             PyObject* context, bint copies):
     """An armed handle. It is called in that context; NULL: with copies, as in a copy of the present one, else in none of
     its own."""
-    cdef th_loop_handle* h = new_loop_handle(timers, when)
-    handle = <object><PyObject*>h
-    decref(h)
+    handle = th_new_loop_handle(<PyTypeObject*>LoopHandle)
+    cdef th_loop_handle* h = <th_loop_handle*><PyObject*>handle
+    init_loop_handle(h, timers, when)
     if copies:
         take_present_context(h, timers)
     elif context != NULL:
@@ -104,32 +104,26 @@ cdef object unusual_call(LoopTimers self, str name, PyObject** args, Py_ssize_t 
     return getattr(type(self.owner), name)(self.owner, *positional, **named)
 
 
-cdef PyObject* loop_call_at(PyObject* timers, PyObject** args, Py_ssize_t nargs, PyObject* kwnames) except NULL:
+cdef object loop_call_at(PyObject* timers, PyObject** args, Py_ssize_t nargs, PyObject* kwnames):
     """loop.call_at(when, callback, *args, context=None), in the loop's own dict."""
     cdef LoopTimers self = <LoopTimers>timers
     cdef PyObject* context
     cdef double when = 0
     if usual_call(self, args, nargs, kwnames, &context):
         as_seconds(args[0], &when)
-        handle = loop_arm(self, when, args[1], args + 2, nargs - 2, context, context == NULL)
-    else:
-        handle = unusual_call(self, CALL_AT, args, nargs, kwnames)
-    incref(<PyObject*>handle)
-    return <PyObject*>handle
+        return loop_arm(self, when, args[1], args + 2, nargs - 2, context, context == NULL)
+    return unusual_call(self, CALL_AT, args, nargs, kwnames)
 
 
-cdef PyObject* loop_call_later(PyObject* timers, PyObject** args, Py_ssize_t nargs, PyObject* kwnames) except NULL:
+cdef object loop_call_later(PyObject* timers, PyObject** args, Py_ssize_t nargs, PyObject* kwnames):
     """loop.call_later(delay, callback, *args, context=None), likewise."""
     cdef LoopTimers self = <LoopTimers>timers
     cdef PyObject* context
     cdef double delay = 0
     if usual_call(self, args, nargs, kwnames, &context):
         as_seconds(args[0], &delay)
-        handle = loop_arm(self, loop_time(self) + delay, args[1], args + 2, nargs - 2, context, context == NULL)
-    else:
-        handle = unusual_call(self, CALL_LATER, args, nargs, kwnames)
-    incref(<PyObject*>handle)
-    return <PyObject*>handle
+        return loop_arm(self, loop_time(self) + delay, args[1], args + 2, nargs - 2, context, context == NULL)
+    return unusual_call(self, CALL_LATER, args, nargs, kwnames)
 
 
 cdef PyMethodDef loop_call_at_method
@@ -157,12 +151,13 @@ cdef int examine_class(LoopTimers self) except -1:
 
 
 cdef bint names_differ(LoopTimers self) except -1:
-    """Whether somebody has put another clock in the place of time.monotonic(), or another module in that of time."""
-    th_watch_names(<PyObject*>self.time_module, <PyObject*>self.base_module)
+    """Whether somebody has put another clock in the place of time.monotonic(), another module in that of time, or
+    another time() in the loop."""
+    th_watch_names(&self.loop.names, self.loop.dicts)
     if (dict_get(self.time_module, MONOTONIC) == <PyObject*>self.monotonic
-            and dict_get(self.base_module, TIME) == <PyObject*>self.time):
+            and dict_get(self.base_module, TIME) == <PyObject*>self.time and dict_get(self.attributes, TIME) == NULL):
         return False
-    th_forget_names()                       # to be looked at again
+    th_forget_names(&self.loop.names)       # to be looked at again
     return True
 
 
@@ -170,9 +165,7 @@ cdef inline double loop_time(LoopTimers self) except? -1:
     """loop.time()"""
     if type_version(<PyObject*>self.owner) != self.version or self.version == 0:
         examine_class(self)
-    if (self.native_clock and dict_get(self.attributes, TIME) == NULL
-            and not (th_names_may_differ(<PyObject*>self.time_module, <PyObject*>self.base_module)
-                     and names_differ(self))):
+    if self.native_clock and not (th_names_may_differ(&self.loop.names, self.loop.dicts) and names_differ(self)):
         return to_seconds(th_monotonic())
     return self.owner.time()
 
@@ -381,7 +374,7 @@ cdef class LoopTimers:
         if not roomy:
             raise MemoryError()
         self.loop.core.running = self.loop.core.ready = True
-        self.attributes = self.time_module = self.base_module = {}
+        self.set_names({}, {}, {})
 
     def __dealloc__(self):
         global last_timers
@@ -392,14 +385,22 @@ cdef class LoopTimers:
             th_destroy_locks(&self.loop.core)
             free(self.loop)
 
+    cdef int set_names(self, dict attributes, dict time_module, dict base_module) except -1:
+        self.attributes = attributes
+        self.time_module = time_module
+        self.base_module = base_module
+        self.loop.dicts[0] = <PyObject*>attributes
+        self.loop.dicts[1] = <PyObject*>time_module
+        self.loop.dicts[2] = <PyObject*>base_module
+        th_forget_names(&self.loop.names)
+        return 0
+
     def attach(self, loop, dict attributes, module):
         """These are the timers of loop, whose attributes are in that dict. module: where asyncio's own time() looks up
         the module time."""
         self.owner = loop
-        self.attributes = attributes
-        self.base_module = vars(module)
+        self.set_names(attributes, vars(module.time), vars(module))
         self.time = module.time
-        self.time_module = vars(module.time)
         monotonic = module.time.monotonic
         if type(monotonic) is type(len):        # else another is in its place as yet
             self.monotonic = monotonic
