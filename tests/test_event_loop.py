@@ -1017,7 +1017,9 @@ def test_what_replaces_a_method_in_the_class_is_called(make, name, autospec):
 
 
 @pytest.mark.parametrize("make", [STOCK, EventLoop, loop_class(STOCK)], ids=["stock", "EventLoop", "planned"])
-@pytest.mark.parametrize("way", ["subclass", "instance", "instance later", "class", "asyncio's class", "mock", "time", "time before"])
+@pytest.mark.parametrize(
+    "way", ["subclass", "instance", "instance later", "class", "asyncio's class", "mock", "time", "time before"]
+)
 def test_another_clock_is_honoured(make, way, monkeypatch):
     clock = [1000.0]
     fake = lambda *_: clock[0]  # noqa: E731

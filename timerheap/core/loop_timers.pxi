@@ -40,8 +40,8 @@ cdef inline int call_items(th_loop_handle* h, PyObject* func, PyObject** args, P
 
 cdef inline object loop_arm(LoopTimers timers, double when, PyObject* func, PyObject** args, Py_ssize_t nargs,
                             PyObject* context, bint copies):
-    """An armed handle. It is called in that context; NULL: with copies, as in a copy of the present one, else in none of
-    its own."""
+    """An armed handle. It is called in that context; NULL: with copies, as in a copy of the present one, else in none
+    of its own."""
     handle = th_new_loop_handle(<PyTypeObject*>LoopHandle)
     cdef th_loop_handle* h = <th_loop_handle*><PyObject*>handle
     init_loop_handle(h, timers, when)
