@@ -26,10 +26,9 @@
 #include "pages.h"
 #include "platform.h"
 #include "timer.h"
+#include "tuning.h"
 
 #define TH_CELL_SIZE ((size_t)24)
-#define TH_HUGE ((size_t)2 << 20)      /* bytes of a huge page */
-#define TH_HUGE_FROM ((size_t)32 << 20) /* bytes from which a block asks for them: where random access misses the TLB */
 
 _Static_assert(offsetof(th_timer, func) == TH_CELL_SIZE, "a cell is a timer's record but for what it calls");
 

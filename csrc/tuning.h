@@ -52,6 +52,15 @@
 #define TH_SIFTED_SINGLY 24 /* up to so many new keys siftup is less than Floyd's way, which goes up to the root */
 #endif
 
+#ifndef TH_HUGE_FROM
+#define TH_HUGE_FROM ((size_t)32 << 20) /* bytes from which a block of cells asks for huge pages: where random access
+                                           misses the TLB */
+#endif
+
+#ifndef TH_HUGE
+#define TH_HUGE ((size_t)2 << 20) /* bytes of such a page */
+#endif
+
 #ifndef TH_WATCH
 #define TH_WATCH INT64_C(2000000) /* ns between two looks of the standby, while callbacks go on to return */
 #endif

@@ -18,8 +18,13 @@
  *                  its last call has not returned it is not called; the heap holds its handle while it is armed
  *   postpone       as reset for what is ARMED or DUE, nothing at all otherwise
  *   park           as long as nobody has signalled, nothing is armed for earlier than wake_at
+ *   cells          a piece as one after another, duplicates too; refused only when a key for each is too many or the
+ *                  system refused memory; the array counts what is armed, and is held just while something is
+ *   end            no key points at an array that goes; its block stays as long as an entry of the run does, or
+ *                  somebody reads keys, and goes with the run
  *
- * Where collect lets go of the mutex (native_unlock) the input may slip in operations of callers. mmap and mremap fail
+ * Two TimerArrays come and go beside the handles; their cells are items as timers are. Where collect, and the end of an
+ * array, let go of the mutex (native_unlock) the input may slip in operations of others. mmap and mremap fail
  * when the input says so; their pages are as large as it says (tests/pages), and all sizes are to be whole pages.
  * Handles are malloc'ed one by one: a sanitizer sees every access after their death.
  *
@@ -53,10 +58,12 @@
 #define ITEMS 2048
 #define BULK 1
 #define OPERATIONS 400 /* of one input: what a long one adds is time */
+#define ARMED_AT_ONCE 1
 #else
 #define ITEMS 400000
 #define BULK 512
 #define OPERATIONS 60
+#define ARMED_AT_ONCE 400
 #endif
 
 typedef struct {
@@ -69,7 +76,18 @@ typedef struct {
     th_periodic periodic; /* of a periodic timer, whose args point right behind it */
 } item;
 
+typedef struct block {
+    th_array *a; /* NULL: gone, and its memory is kept for the run's sake */
+    char *base;
+    size_t n;
+    item *cells;
+    int ending;
+    struct block *next; /* among those that are kept */
+} block;
+
 static item items[ITEMS];
+static block blocks[2];
+static block *kept;
 static size_t top;  /* items ever used by this input */
 static size_t hole; /* no free item below */
 
@@ -87,7 +105,8 @@ static size_t operations;
 static size_t mapped;
 static unsigned fail_after; /* the how-manieth map call from now fails; FAIL_ALL: each one */
 static size_t failed;
-static int collecting; /* collect is under way, and callers may slip in */
+static unsigned open_to; /* kinds of operations that may slip in, 0: none */
+static unsigned doable;  /* kinds of operations that may be done at all: inside of collect callers' alone */
 static size_t interfered;
 
 size_t native_keys_max = UINT32_MAX;
@@ -177,7 +196,7 @@ static void slip_in(void);
 int native_unlock(pthread_mutex_t *mutex)
 {
     int result = pthread_mutex_unlock(mutex);
-    if (collecting)
+    if (open_to)
         slip_in();
     return result;
 }
@@ -217,11 +236,44 @@ static int64_t take_when(void)
     }
 }
 
-static size_t id_of(const th_timer *record)
+static item *cell_of(const block *b, const th_timer *record)
 {
-    size_t id = (size_t)record->func - 1;
-    DEMAND(id < top && items[id].record == record, "a record that belongs to no timer");
-    return id;
+    size_t offset = (size_t)((const char *)record - b->base);
+    return b->base && offset < b->n * TH_CELL_SIZE ? &b->cells[offset / TH_CELL_SIZE] : NULL;
+}
+
+static item *item_of(const th_timer *record)
+{
+    item *m = NULL;
+    for (size_t i = 0; i < SIZE(blocks) && m == NULL; i++)
+        if ((m = cell_of(&blocks[i], record)))
+            DEMAND(th_owner(&core->arrays, record) == blocks[i].a, "a cell of another array");
+    for (block *b = kept; b && m == NULL; b = b->next)
+        if ((m = cell_of(b, record)))
+            DEMAND(th_owner(&core->arrays, record) == NULL, "a cell of an array that is gone");
+    DEMAND(!(record->flags & TH_CELL) == !m, "a cell is taken for a timer");
+    if (m == NULL) {
+        size_t id = (size_t)record->func - 1;
+        DEMAND(id < top, "a record that belongs to no timer");
+        m = &items[id];
+    }
+    DEMAND(m->record == record, "another record");
+    return m;
+}
+
+/* Timers, free ones among them, then the cells; NULL behind the last. */
+static item *nth(size_t i)
+{
+    if (i < top)
+        return &items[i];
+    i -= top;
+    for (size_t k = 0; k < SIZE(blocks); i -= blocks[k++].n)
+        if (i < blocks[k].n)
+            return &blocks[k].cells[i];
+    for (block *b = kept; b; i -= b->n, b = b->next)
+        if (i < b->n)
+            return &b->cells[i];
+    return NULL;
 }
 
 /* A timer with a handle, or NULL. */
@@ -239,19 +291,54 @@ static item *choose(void)
 
 /* ---- after every operation --------------------------------------------------------------------------------------- */
 
+/* What the array knows of its cells, and what callers see of them. */
+static void verify_block(const block *b)
+{
+    uint32_t slots[TH_PIECE];
+    uint8_t active[TH_PIECE];
+    int64_t whens[TH_PIECE];
+    size_t armed = 0, above = 0;
+    for (size_t i = 0; i < b->n; i++) {
+        armed += b->cells[i].state != TH_IDLE;
+        if (b->cells[i].record->flags || b->cells[i].record->seq)
+            above = i + 1;
+    }
+    DEMAND(b->a->armed == armed && !b->a->held == !armed, "%zu cells armed, not %zu, %d", b->a->armed, armed, b->a->held);
+    DEMAND(b->a->top >= above && b->a->top <= b->n, "top %zu, not %zu", b->a->top, above);
+    for (size_t at = 0, n; at < b->n; at += n) {
+        n = b->n - at < TH_PIECE ? b->n - at : TH_PIECE;
+        for (size_t i = 0; i < n; i++)
+            slots[i] = (uint32_t)(at + i);
+        native_look_at_cells(core, b->a, slots, n, active, whens);
+        for (size_t i = 0; i < n; i++) {
+            const item *m = &b->cells[at + i];
+            DEMAND(active[i] == (m->state != TH_IDLE && !core->closed), "slot %zu is active: %d", at + i, active[i]);
+            DEMAND(!active[i] || whens[i] == m->when, "slot %zu: another deadline", at + i);
+        }
+    }
+}
+
 static void verify(void)
 {
-    size_t armed = 0, due = 0, entries = 0, orphans = 0, index = 0;
+    size_t armed = 0, due = 0, entries = 0, orphans = 0, index = 0, gone = 0;
     int64_t left = 0, right = 0;
     const char *fault = native_check(core, &index, &left, &right);
     DEMAND(fault == NULL, "%s at index %zu: %lld and %lld", fault, index, (long long)left, (long long)right);
-    for (size_t i = 0; i < top; i++) {
-        item *m = &items[i];
+    for (size_t i = 0; i < SIZE(blocks); i++)
+        if (blocks[i].a)
+            verify_block(&blocks[i]);
+    for (th_array *a = core->arrays.retired; a; a = a->next)
+        gone++;
+    for (block *b = kept; b; b = b->next)
+        gone--;
+    DEMAND(gone == 0, "%zu arrays retired too many", gone);
+    item *m;
+    for (size_t i = 0; (m = nth(i)); i++) {
         if (m->record == NULL)
             continue;
         DEMAND(m->record->state == m->state, "timer %zu: state %u, not %d", i, m->record->state, m->state);
         DEMAND(!(m->record->flags & TH_PINNED) == !m->entry, "timer %zu: pinned %d", i, !m->entry);
-        DEMAND(m->handle || m->entry || m->state != TH_IDLE, "timer %zu should be gone", i);
+        DEMAND(i >= top || m->handle || m->entry || m->state != TH_IDLE, "timer %zu should be gone", i);
         armed += m->state == TH_ARMED;
         due += m->state == TH_DUE;
         entries += m->entry != 0;
@@ -377,7 +464,8 @@ static void reset(item *m, int64_t when)
         armed = periodic ? native_periodic(core, m->record, when, period, 0, &wake)
                          : native_postpone(core, m->record, when, &wake);
         DEMAND(!armed && !wake, "postpone has revived a timer");
-        verify();
+        if (BULK == 1)
+            verify();
     }
     if (periodic)
         armed = native_periodic(core, m->record, when, period, !(operations & 1 && pending), &wake);
@@ -445,7 +533,7 @@ static void absorb(void)
 {
     for (; absorbed < core->run_len; absorbed++) {
         th_key *e = &core->run[absorbed];
-        item *m = &items[id_of(e->timer)];
+        item *m = item_of(e->timer);
         DEMAND(m->state == TH_ARMED && !m->entry, "collected in state %d, entry %d", m->state, m->entry);
         DEMAND(m->when <= now && m->when != TH_NEVER, "collected %lld early", (long long)(m->when - now));
         DEMAND(e->when == m->when, "an entry for another arming");
@@ -465,12 +553,13 @@ static void verify_run(void)
 {
     size_t entries = 0;
     uint64_t seq = 0;
-    for (size_t i = 0; i < top; i++)
-        entries += items[i].record && items[i].entry;
+    item *m;
+    for (size_t i = 0; (m = nth(i)); i++)
+        entries += m->record && m->entry;
     DEMAND(entries == core->run_len - core->run_head, "%zu entries", core->run_len - core->run_head);
     for (size_t i = core->run_head; i < core->run_len; i++) {
         th_key *e = &core->run[i];
-        item *m = &items[id_of(e->timer)];
+        m = item_of(e->timer);
         DEMAND(m->entry, "an entry that was launched already");
         if (i > core->run_head)
             DEMAND(e[-1].when <= e->when, "entry %zu out of order", i);
@@ -483,33 +572,39 @@ static void verify_run(void)
     }
 }
 
+enum { ARM, ARM_PERIODIC, STOP, RESET, DROP, ARM_MANY, STOP_MANY, RESET_MANY, DROP_MANY, FAIL, ARRAY, ARM_CELLS,
+       STOP_CELLS, READ, CALLS, /* callers' */
+       COLLECT = CALLS, LAUNCH, LAUNCH_ALL, STEP, LEAP, SWEEP, KINDS };
+
 /* One turn of next_run's loop. */
 static void collect(int slips)
 {
     size_t before = failed, pinned = 0, left = 0;
-    for (size_t i = 0; i < top; i++)
-        pinned += is_due(&items[i]) && items[i].entry;
+    unsigned callers = slips ? CALLS : 0;
+    item *m;
+    for (size_t i = 0; (m = nth(i)); i++)
+        pinned += is_due(m) && m->entry;
     core->wake_at = INT64_MIN;
     core->parked = signalled = 0;
     interfered = 0;
     th_lock(core);
-    collecting = slips;
+    open_to = callers;
     native_collect(core, now);
-    collecting = 0;
+    open_to = 0;
     th_unlock(core);
     absorb();
     verify();
-    for (size_t i = 0; i < top; i++)
-        left += is_due(&items[i]);
+    for (size_t i = 0; (m = nth(i)); i++)
+        left += is_due(m);
     if (failed == before && !interfered) {
         DEMAND(left == 0 || pinned, "%zu due timers left behind", left);
         DEMAND(left == 0 || core->run_len > core->run_head, "nothing to run, %zu due", left);
     }
     if (core->run_len) {
         th_lock(core);
-        collecting = slips;
+        open_to = callers;
         native_sort(core);
-        collecting = 0;
+        open_to = 0;
         th_unlock(core);
         verify();
         verify_run();
@@ -524,11 +619,35 @@ static void collect(int slips)
     core->parked = 1;
 }
 
+/* What no entry points at any more, and nobody reads. */
+static void forget_kept(void)
+{
+    while (kept && core->readers == 0) {
+        block *b = kept;
+        kept = b->next;
+        for (size_t i = 0; i < b->n; i++)
+            DEMAND(!b->cells[i].entry, "slot %zu of an array that is gone has an entry", i);
+        free(b->cells);
+        free(b);
+    }
+}
+
 static void end_run(void)
 {
     if (core->run_head == core->run_len) {
         native_empty_run(core);
         absorbed = 0;
+        forget_kept();
+    }
+}
+
+/* A pending() of another thread, where there is no GIL: it begins, or it ends. */
+static void read_keys(void)
+{
+    core->readers = !core->readers;
+    if (core->readers == 0 && core->run_len == 0) {
+        th_free_retired(&core->arrays);
+        forget_kept();
     }
 }
 
@@ -567,16 +686,17 @@ static int launch(void)
     if (core->run_head == core->run_len)
         return 0;
     th_key e = core->run[core->run_head];
-    item *m = &items[id_of(e.timer)];
+    item *m = item_of(e.timer);
+    int cell = e.timer->flags & TH_CELL;
     DEMAND(m->entry, "launched twice");
     DEMAND(launched_when <= e.when, "launched out of order");
     if (launched_when < e.when)
         launched_seq = 0;
     launched_when = e.when;
-    if (m->record->flags & TH_PERIODIC && (core->closed || m->state != TH_DUE)) {
+    if (e.timer->flags & TH_PERIODIC && (core->closed || m->state != TH_DUE)) {
         uint64_t number = 0;
         DEMAND(native_go_on(core, now, &number) && number == UINT64_MAX, "a void entry goes on");
-    } else if (m->record->flags & TH_PERIODIC) {
+    } else if (e.timer->flags & TH_PERIODIC) {
         DEMAND(launched_seq < m->seq, "launched out of order among equals");
         uint64_t seq = m->seq;
         if (!launch_periodic(m))
@@ -585,7 +705,13 @@ static int launch(void)
         end_run();
         return 1;
     }
-    th_timer *t = native_launch(core, !core->closed, &fired, &freed);
+    th_timer *t = e.timer;
+    if (cell) {
+        th_array *a = th_owner(&core->arrays, t);
+        DEMAND(native_launch_cell(core, !core->closed, &fired) == (fired ? a : NULL), "launched for another array");
+    } else {
+        t = native_launch(core, !core->closed, &fired, &freed);
+    }
     DEMAND(t == m->record && fired == (m->state == TH_DUE), "launched in state %d: %d", m->state, fired);
     m->entry = 0;
     if (fired) {
@@ -598,7 +724,7 @@ static int launch(void)
         cancels += core->closed != 0;
         totals.fires += !core->closed;
     }
-    DEMAND(freed == (m->handle == NULL && m->state == TH_IDLE), "freed %d in state %d", freed, m->state);
+    DEMAND(freed == (!cell && m->handle == NULL && m->state == TH_IDLE), "freed %d in state %d", freed, m->state);
     if (freed) {
         if (t->flags & TH_ORPHAN)
             native_free_slot(core, t);
@@ -610,15 +736,195 @@ static int launch(void)
     return 1;
 }
 
-/* ---- the decoder ------------------------------------------------------------------------------------------------- */
+/* ---- cells, done likewise ---------------------------------------------------------------------------------------- */
 
-enum { ARM, ARM_PERIODIC, STOP, RESET, DROP, ARM_MANY, STOP_MANY, RESET_MANY, DROP_MANY, FAIL, CALLS, /* callers' */
-       COLLECT = CALLS, LAUNCH, LAUNCH_ALL, STEP, LEAP, SWEEP, KINDS };
+/* n may be 0. */
+static void new_block(block *b)
+{
+    size_t before = failed, n = (size_t)take() * ARMED_AT_ONCE;
+    th_array *a = th_array_new((uint32_t)n);
+    if (a == NULL) {
+        DEMAND(failed > before, "no memory for an array");
+        return;
+    }
+    DEMAND(th_enlist_array(&core->arrays, a), "no memory for one array more");
+    *b = (block){.a = a, .base = a->base, .n = n, .cells = calloc(n + 1, sizeof(item))};
+    for (size_t i = 0; i < n; i++)
+        b->cells[i].record = th_cell(a, i);
+}
+
+/* The piece's slots: first, first + stride, and so on, round the array. */
+static size_t make_piece(const block *b, size_t first, size_t stride, size_t left, uint32_t *slots)
+{
+    size_t n = left < TH_PIECE ? left : TH_PIECE;
+    for (size_t i = 0; i < n; i++)
+        slots[i] = (uint32_t)((first + i * stride) % b->n);
+    return n;
+}
+
+static void note_cell(item *m, int64_t when)
+{
+    int was = m->state != TH_IDLE;
+    cancels += was;
+    note_arming(m, when);
+    note_live(!was);
+}
+
+/* False: refused, and nothing has changed. */
+static int arm_piece(block *b, const uint32_t *slots, size_t n, const int64_t *whens, int64_t when, int revive)
+{
+    uint8_t out[TH_PIECE];
+    size_t before = failed, len = core->len, were = 0, pending = 0;
+    int wake = 0;
+    int armed = native_arm_cells(core, b->a, slots, n, whens, when, revive, out, &were, &wake);
+    DEMAND(armed || len + n > native_keys_max || failed > before, "%zu cells refused beside %zu keys", n, len);
+    DEMAND(!armed || len + n <= native_keys_max, "more keys than the limit");
+    totals.refusals += !armed;
+    note_wake(wake);
+    for (size_t i = 0; i < n && armed; i++) {
+        item *m = &b->cells[slots[i]];
+        int was = m->state != TH_IDLE;
+        DEMAND(out[i] == was, "slot %u of the piece was %d", slots[i], out[i]);
+        pending += (size_t)was;
+        if (was || revive)
+            note_cell(m, whens ? whens[i] : when);
+    }
+    DEMAND(were == pending, "%zu of the piece were pending, not %zu", were, pending);
+    return armed;
+}
+
+static void arm_one(block *b, uint32_t slot, int64_t when, int revive)
+{
+    item *m = &b->cells[slot];
+    size_t before = failed, len = core->len;
+    int wake = 0, was = 0, pending = m->state != TH_IDLE, keyed = m->record->flags & TH_KEYED;
+    int armed = native_arm_cell(core, b->a, slot, when, revive, &was, &wake);
+    DEMAND(was == pending, "slot %u was %d", slot, was);
+    note_wake(wake);
+    if (!pending && !revive) {
+        DEMAND(armed && !wake, "a postpone of what is not pending was refused");
+        return;
+    }
+    if (keyed)
+        DEMAND(armed, "a reset that needs no memory was refused");
+    else
+        expect_refusal(armed, len, before);
+    if (armed)
+        note_cell(m, when);
+}
+
+static void stop_piece(block *b, const uint32_t *slots, size_t n)
+{
+    uint8_t out[TH_PIECE];
+    size_t stopped = native_stop_cells(core, b->a, slots, n, out), pending = 0;
+    for (size_t i = 0; i < n; i++) {
+        item *m = &b->cells[slots[i]];
+        DEMAND(out[i] == (m->state != TH_IDLE), "stop of slot %u in state %d", slots[i], m->state);
+        pending += out[i];
+        if (out[i])
+            note_cancel(m);
+    }
+    DEMAND(stopped == pending, "%zu of the piece stopped, not %zu", stopped, pending);
+}
+
+static void stop_one(block *b, uint32_t slot)
+{
+    item *m = &b->cells[slot];
+    DEMAND(native_stop_cell(core, b->a, slot) == (m->state != TH_IDLE), "stop of slot %u in state %d", slot, m->state);
+    if (m->state != TH_IDLE)
+        note_cancel(m);
+}
+
+/* Of an array of which nothing is armed: its object dies. */
+static void end_block(block *b)
+{
+    th_array *a = b->a;
+    size_t before, bytes = a->bytes;
+    b->ending = 1;
+    th_lock(core);
+    open_to = core->closed ? 0 : doable;
+    int free_it = native_end_array(core, a);
+    open_to = 0;
+    th_unlock(core);
+    DEMAND(free_it == (core->run_len == 0 && core->readers == 0), "the block of an array that is gone: %d", free_it);
+    for (size_t i = 0; i < core->len; i++)
+        DEMAND(!th_owns_cell(a, core->keys[i].timer), "a key of an array that is gone");
+    for (size_t i = 0; i < core->rising; i++)
+        DEMAND(!th_owns_cell(a, core->risers[i]), "a riser of an array that is gone");
+    if (free_it) {
+        before = mapped;
+        th_array_free(a);
+        DEMAND(mapped == before - bytes, "%zu bytes of an array", before - mapped);
+        free(b->cells);
+    } else {
+        block *gone = malloc(sizeof *gone);
+        *gone = *b;
+        gone->a = NULL;
+        gone->next = kept;
+        kept = gone;
+    }
+    *b = (block){0};
+}
+
+/* ---- the decoder ------------------------------------------------------------------------------------------------- */
 
 /* Deadlines from base on, step apart, in an order that is neither rising nor falling. */
 static int64_t nth_when(int64_t base, size_t i, unsigned step)
 {
     return th_deadline(base, (int64_t)(i * 7919 % 1021) * (step & 15) + (int64_t)(step & 15 ? step >> 4 : 0));
+}
+
+/* An array comes or goes. */
+static void run_array(void)
+{
+    block *b = &blocks[take() % SIZE(blocks)];
+    uint32_t slots[TH_PIECE];
+    if (b->ending)
+        return;
+    if (b->a == NULL) {
+        new_block(b);
+        return;
+    }
+    for (size_t at = 0, n; at < b->n; at += n) {
+        n = make_piece(b, at, 1, b->n - at, slots);
+        stop_piece(b, slots, n);
+    }
+    end_block(b);
+}
+
+/* Code: which array; reset or postpone; one slot or several. */
+static void run_cells(unsigned kind)
+{
+    unsigned code = take();
+    block *b = &blocks[code % SIZE(blocks)];
+    int revive = (code & 6) != 0, single = (code & 24) == 8;
+    if (b->ending)
+        return;
+    if (b->a == NULL)
+        new_block(b);
+    if (b->a == NULL || b->n == 0)
+        return;
+    uint32_t slots[TH_PIECE];
+    int64_t whens[TH_PIECE];
+    size_t first = take(), count = single ? 1 : 1 + (size_t)take() * ARMED_AT_ONCE;
+    size_t stride = single ? 0 : take();
+    int64_t base = kind == ARM_CELLS ? take_when() : 0;
+    unsigned step = kind == ARM_CELLS && !single ? take() : 0;
+    first *= ARMED_AT_ONCE;
+    if (single && kind == ARM_CELLS)
+        arm_one(b, (uint32_t)(first % b->n), base, revive);
+    else if (single)
+        stop_one(b, (uint32_t)(first % b->n));
+    else
+        for (size_t at = 0, n; at < count; at += n) {
+            n = make_piece(b, first + at * stride, stride, count - at, slots);
+            for (size_t i = 0; i < n; i++)
+                whens[i] = nth_when(base, at + i, step);
+            if (kind == STOP_CELLS)
+                stop_piece(b, slots, n);
+            else if (!arm_piece(b, slots, n, step & 15 ? whens : NULL, base, revive))
+                return;
+        }
 }
 
 static void run_many(unsigned kind)
@@ -672,6 +978,16 @@ static void run_operation(unsigned kind)
     case FAIL:
         fail_after = take();
         break;
+    case ARRAY:
+        run_array();
+        break;
+    case ARM_CELLS:
+    case STOP_CELLS:
+        run_cells(kind);
+        break;
+    case READ:
+        read_keys();
+        break;
     case COLLECT:
         collect((take() & 3) == 1);
         break;
@@ -695,18 +1011,21 @@ static void run_operation(unsigned kind)
     verify();
 }
 
-/* Callers get in between two slices of collect: the input says how many, and what they do. */
+/* Others get in between two slices: the input says how many, and what they do. */
 static void slip_in(void)
 {
-    collecting = 0;
+    unsigned kinds = open_to, outside = doable;
+    open_to = 0;
+    doable = kinds;
     totals.yields++;
     absorb();
     verify();
     for (unsigned calls = take() & 3; calls > 0 && input < input_end; calls--) {
         interfered++;
-        run_operation(take() % CALLS);
+        run_operation(take() % kinds);
     }
-    collecting = 1;
+    open_to = kinds;
+    doable = outside;
 }
 
 static void close_heap(void)
@@ -717,10 +1036,10 @@ static void close_heap(void)
     core->closed = 1;
     DEMAND(!native_arm(core, &refused, now, &wake) && !wake && refused.state == TH_IDLE, "a closed heap arms");
     while ((t = native_cancel_last(core))) {
-        item *m = &items[id_of(t)];
+        item *m = item_of(t);
         DEMAND(m->state == TH_ARMED, "closing cancels a timer in state %d", m->state);
         note_cancel(m);
-        if (m->handle || m->entry)
+        if (m->handle || m->entry || t->flags & TH_CELL)
             continue;
         if (t->flags & TH_ORPHAN)
             native_free_slot(core, t);
@@ -729,12 +1048,21 @@ static void close_heap(void)
         forget(m);
     }
     verify();
+    for (size_t i = 0; i < SIZE(blocks); i++)
+        if (blocks[i].a && operations & 1 && blocks[i].a->armed == 0)
+            end_block(&blocks[i]);
     while (launch())
         ;
     for (size_t i = 0; i < top; i++)
         if (items[i].handle)
             drop(&items[i]);
+    if (core->readers)
+        read_keys();
+    for (size_t i = 0; i < SIZE(blocks); i++)
+        if (blocks[i].a)
+            end_block(&blocks[i]);
     verify();
+    DEMAND(core->arrays.len == 0 && core->arrays.retired == NULL && kept == NULL, "an array outlives its heap");
     for (size_t i = 0; i < top; i++)
         DEMAND(items[i].record == NULL, "timer %zu outlives its heap", i);
     DEMAND(live == 0 && core->len == 0 && core->orphans.used == 0 && arms == fires + cancels, "the ledger is off");
@@ -750,7 +1078,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     input_end = data + size;
     top = hole = operations = absorbed = live = 0;
     arms = fires = cancels = dropped = peak = 0;
-    fail_after = 0;
+    fail_after = open_to = 0;
+    doable = KINDS;
     signalled = 0;
     launched_when = INT64_MIN;
     th_init_locks(core);

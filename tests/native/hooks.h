@@ -32,6 +32,11 @@
 #define TH_JUST_ARMED 2
 #define TH_STOPS_A_SLICE 2
 #define TH_SWEEP_SLICE 7
+#define TH_PIECE 24
+#define TH_CELLS_AHEAD 3
+#define TH_SIFTED_SINGLY 6
+#define TH_HUGE (8 * native_page)
+#define TH_HUGE_FROM (2 * native_page)
 #endif
 
 #ifndef NATIVE_PLAIN

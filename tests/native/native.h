@@ -22,6 +22,14 @@ void native_collect(th_core *c, int64_t now);
 void native_sort(th_core *c);
 void native_sweep(th_core *c);
 th_timer *native_cancel_last(th_core *c);
+int native_arm_cells(th_core *c, th_array *a, const uint32_t *slots, size_t n, const int64_t *whens, int64_t when,
+                     int revive, uint8_t *out, size_t *were, int *wake);
+int native_arm_cell(th_core *c, th_array *a, uint32_t slot, int64_t when, int revive, int *was, int *wake);
+size_t native_stop_cells(th_core *c, th_array *a, const uint32_t *slots, size_t n, uint8_t *out);
+int native_stop_cell(th_core *c, th_array *a, uint32_t slot);
+void native_look_at_cells(th_core *c, th_array *a, const uint32_t *slots, size_t n, uint8_t *active, int64_t *whens);
+th_array *native_launch_cell(th_core *c, int fire, int *fired);
+int native_end_array(th_core *c, th_array *a);
 int native_next_run(th_post *post);
 
 typedef struct { /* progress, of park.pxi */

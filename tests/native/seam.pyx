@@ -141,7 +141,74 @@ cdef public void native_sweep(th_core* c) noexcept nogil:
 
 
 cdef public th_timer* native_cancel_last(th_core* c) noexcept nogil:
-    return cancel_last(c)
+    """A turn of let_all_go, but for what it frees."""
+    cdef th_timer* t = cancel_last(c)
+    cdef th_array* a
+    if t != NULL and t.flags & TH_CELL:
+        a = th_owner(&c.arrays, t)
+        a.armed -= 1
+        release_if_idle(a)
+    return t
+
+
+cdef public bint native_arm_cells(th_core* c, th_array* a, const uint32_t* slots, size_t n, const int64_t* whens,
+                                  int64_t when, bint revive, uint8_t* out, size_t* were, bint* wake) noexcept nogil:
+    """A piece of change_column, in array.pxi, under its hold of M."""
+    cdef piece p
+    cdef bint armed
+    p.were = 0
+    p.earliest = TH_NEVER
+    armed = arm_cells(c, a, slots, n, whens, when, revive, out, &p)
+    were[0] = p.were
+    hold_array(a)
+    wake[0] = c.live > 0 and precedes_wake(c, p.earliest)
+    return armed
+
+
+cdef public bint native_arm_cell(th_core* c, th_array* a, uint32_t slot, int64_t when, bint revive, bint* was,
+                                 bint* wake) noexcept nogil:
+    """change_one, likewise."""
+    cdef bint armed = arm_cell(c, a, slot, when, revive, was)
+    hold_array(a)
+    wake[0] = c.live > 0 and precedes_wake(c, when if armed and (was[0] or revive) else TH_NEVER)
+    return armed
+
+
+cdef public size_t native_stop_cells(th_core* c, th_array* a, const uint32_t* slots, size_t n,
+                                     uint8_t* out) noexcept nogil:
+    cdef size_t stopped = stop_cells(c, a, slots, n, out)
+    release_if_idle(a)
+    return stopped
+
+
+cdef public bint native_stop_cell(th_core* c, th_array* a, uint32_t slot) noexcept nogil:
+    cdef bint stopped = stop_cell(c, a, slot)
+    release_if_idle(a)
+    return stopped
+
+
+cdef public void native_look_at_cells(th_core* c, th_array* a, const uint32_t* slots, size_t n, uint8_t* active,
+                                      int64_t* whens) noexcept nogil:
+    look_at_cells(c, a, slots, n, active, whens)
+
+
+cdef public th_array* native_launch_cell(th_core* c, bint fire, bint* fired) noexcept nogil:
+    """settle_cell, of a run entry that is a cell's: the array, or NULL if the entry is void."""
+    cdef uint16_t was
+    cdef bint idle
+    cdef th_array* a = settle_cell(c, fire, &was, &idle)
+    fired[0] = was == TH_DUE
+    if a != NULL:
+        release_if_idle(a)
+    return a
+
+
+cdef public bint native_end_array(th_core* c, th_array* a) noexcept nogil:
+    """TimerArray.__dealloc__: True if the memory may be freed."""
+    cdef size_t at = a.top
+    while not entomb_cells(c, a, &at):
+        th_yield_lock(c)
+    return end_array(c, a)
 
 
 cdef public bint native_next_run(th_post* post) noexcept nogil:

@@ -12,14 +12,6 @@ cdef enum:
     PIECES_A_TURN = 8       # pieces between two offers of the GIL
 
 
-cdef inline bint hold_array(th_array* a) noexcept nogil:
-    """With M held. True when something is armed by now, and the heap gets a reference to the object."""
-    cdef bint taken = a.armed > 0 and not a.held
-    if taken:
-        a.held = True
-    return taken
-
-
 cdef int lock_to_change(TimerHeap heap) except -1:
     """Take M, with a worker there or on its way: as lock_to_arm."""
     cdef th_core* c = heap.core

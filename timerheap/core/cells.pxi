@@ -189,6 +189,14 @@ cdef inline void look_at_cells(th_core* c, th_array* a, const uint32_t* slots, s
         whens[i] = t.when
 
 
+cdef inline bint hold_array(th_array* a) noexcept nogil:
+    """True when something is armed by now, and the heap gets a reference to the object."""
+    cdef bint taken = a.armed > 0 and not a.held
+    if taken:
+        a.held = True
+    return taken
+
+
 cdef inline bint release_if_idle(th_array* a) noexcept nogil:
     """True when nothing is armed any more, and the caller has to give up the heap's reference to the object."""
     cdef bint released = a.held and a.armed == 0
