@@ -8,7 +8,7 @@
 
 #include "native.h"
 
-enum { TIMERS = 300 };
+enum { TIMERS = 300, CELLS = 20 };
 
 static th_core core;
 static th_timer timers[TIMERS];
@@ -80,6 +80,22 @@ static void break_run(void)
         t->flags &= ~(TH_PERIODIC | TH_CARCASS));
 }
 
+/* All but the last cell are armed, behind the timers. */
+static void break_array(th_array *a)
+{
+    th_timer *t = th_cell(a, 4), *idle = th_cell(a, CELLS);
+    uint32_t pos = t->pos;
+    TRY(a->armed++, "an array's armed cells miscounted", 0, CELLS + 1, CELLS, a->armed--);
+    TRY(t->pos = 2, "a timer does not know its place", pos, 2, pos, t->pos = pos);
+    TRY((idle->flags = TH_KEYED, idle->pos = 2), "a cell does not know its place", CELLS, 2, core.len,
+        (idle->flags = 0, idle->pos = 0));
+    TRY(th_delist_array(&core.arrays, a), "a cell has lost its array", TIMERS, th_cell(a, 0)->flags, TH_CELL,
+        th_enlist_array(&core.arrays, a));
+    for (uint32_t i = 0; i < CELLS; i++)
+        native_stop_cell(&core, a, i);
+    TRY(a->held = 1, "an idle array is held", 0, 1, 0, a->held = 0);
+}
+
 /* What the debug build says before it ends, when a child of this process does something. */
 static void expect_end(void (*act)(size_t), size_t at, const char *line)
 {
@@ -120,20 +136,24 @@ static void collect_without_the_mutex(size_t at)
 
 int main(void)
 {
-    int wake;
+    int wake, was;
+    th_array *array = th_array_new(CELLS + 1);
     th_init_locks(&core);
     th_lock(&core);
-    if (!native_init(&core))
+    if (!native_init(&core) || array == NULL || !th_enlist_array(&core.arrays, array))
         return 1;
     for (int i = 0; i < TIMERS; i++)
         native_arm(&core, &timers[i], 1000 + (i * 7919) % TIMERS, &wake);
     expect(NULL, 0, 0, 0);
     break_keys();
     break_books();
+    for (uint32_t i = 0; i < CELLS; i++)
+        native_arm_cell(&core, array, i, 5000 + i, 1, &was, &wake);
+    break_array(array);
     expect_end(go_on_with_damage, 200, "a timer does not know its place at index ");
     break_run();
     expect_end(go_on_with_damage, 3, "a timer does not know its place at index ");
     expect_end(collect_without_the_mutex, 0, " without its mutex");
-    printf("13 kinds of damage and 3 ends, %d of them missed\n", failures);
+    printf("17 kinds of damage and 3 ends, %d of them missed\n", failures);
     return failures != 0;
 }
