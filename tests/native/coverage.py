@@ -11,7 +11,7 @@ import re
 import sys
 
 OURS = re.compile(r"(?:seam\.c:)?(?:__pyx_f_4seam_(\w+)|(th_map_aligned|th_remap|th_unmap))")
-CHECKER = {"fails", "check_key", "check_heap", "debug_check"}
+CHECKER = {"fails", "check_key", "check_array", "check_heap", "debug_check"}
 
 
 def main():

@@ -23,7 +23,7 @@
  *   end            no key points at an array that goes; its block stays as long as an entry of the run does, or
  *                  somebody reads keys, and goes with the run
  *
- * Two TimerArrays come and go beside the handles; their cells are items as timers are. Where collect, and the end of an
+ * TimerArrays come and go beside the handles; their cells are items as timers are. Where collect, and the end of an
  * array, let go of the mutex (native_unlock) the input may slip in operations of others. mmap and mremap fail
  * when the input says so; their pages are as large as it says (tests/pages), and all sizes are to be whole pages.
  * Handles are malloc'ed one by one: a sanitizer sees every access after their death.
@@ -86,7 +86,7 @@ typedef struct block {
 } block;
 
 static item items[ITEMS];
-static block blocks[2];
+static block blocks[6]; /* more than an empty list of them has room for */
 static block *kept;
 static size_t top;  /* items ever used by this input */
 static size_t hole; /* no free item below */
@@ -303,7 +303,7 @@ static void verify_block(const block *b)
         if (b->cells[i].record->flags || b->cells[i].record->seq)
             above = i + 1;
     }
-    DEMAND(b->a->armed == armed && !b->a->held == !armed, "%zu cells armed, not %zu, %d", b->a->armed, armed, b->a->held);
+    DEMAND(b->a->armed == armed && !b->a->held == !armed, "%zu cells armed, not %zu", b->a->armed, armed);
     DEMAND(b->a->top >= above && b->a->top <= b->n, "top %zu, not %zu", b->a->top, above);
     for (size_t at = 0, n; at < b->n; at += n) {
         n = b->n - at < TH_PIECE ? b->n - at : TH_PIECE;
@@ -360,6 +360,7 @@ static void verify(void)
     DEMAND(core->dropped == dropped, "%llu calls dropped", (unsigned long long)core->dropped);
     DEMAND(core->peak == peak, "peak %zu, not %llu", core->peak, (unsigned long long)peak);
     DEMAND(core->len <= native_keys_max && core->len <= core->cap, "%zu keys", core->len);
+    DEMAND(core->key_peak >= core->len, "%zu keys resident, not %zu", core->key_peak, core->len);
     DEMAND(native_resident(core) <= mapped, "more resident than mapped");
 }
 
@@ -738,10 +739,10 @@ static int launch(void)
 
 /* ---- cells, done likewise ---------------------------------------------------------------------------------------- */
 
-/* n may be 0. */
+/* n may be 0. The first two are large. */
 static void new_block(block *b)
 {
-    size_t before = failed, n = (size_t)take() * ARMED_AT_ONCE;
+    size_t before = failed, n = (size_t)(take() & (b < blocks + 2 ? 255 : 31)) * ARMED_AT_ONCE;
     th_array *a = th_array_new((uint32_t)n);
     if (a == NULL) {
         DEMAND(failed > before, "no memory for an array");
@@ -892,12 +893,12 @@ static void run_array(void)
     end_block(b);
 }
 
-/* Code: which array; reset or postpone; one slot or several. */
+/* Which array; reset or postpone; one slot or several. */
 static void run_cells(unsigned kind)
 {
     unsigned code = take();
     block *b = &blocks[code % SIZE(blocks)];
-    int revive = (code & 6) != 0, single = (code & 24) == 8;
+    int revive = (code / SIZE(blocks) & 3) != 0, single = (code / SIZE(blocks) & 12) == 4;
     if (b->ending)
         return;
     if (b->a == NULL)

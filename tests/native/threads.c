@@ -3,10 +3,10 @@
  *     threads [--operations N] [--callers N] [--seed S]
  *
  * A worker that runs native_next_run and launches as on an interpreter without a GIL, each launch under the mutex;
- * callers that arm, stop, reset and drop handles of their own and stop and reset ones that all share; and a thread that
- * makes the worker leave and come back, as a fork does. A standby watches the worker, and gets to see it held up; it
- * never takes over. The books are kept under the same mutex as the change they
- * record, so they are exact:
+ * callers that arm, stop, reset and drop handles of their own and stop and reset ones that all share, and cells of a
+ * TimerArray likewise, beside arrays of their own that come and go; and a thread that makes the worker leave and come
+ * back, as a fork does. A standby watches the worker, and gets to see it held up; it never takes over. The books are
+ * kept under the same mutex as the change they record, so they are exact:
  *
  *     launched        only what is armed by the books (so never after a true stop, never twice), never early
  *     at the end      all that is due has been launched, nobody was forgotten asleep; arms == fires + cancels
@@ -18,11 +18,14 @@
 #include "native.h"
 
 #define SHARED 16
+#define CELLS 48
+#define PIECE 12
 #define OWN 64
 #define FAR (INT64_C(36000) * TH_NS_PER_S)
 #define PATIENCE (60 * TH_NS_PER_S)
 
-/* What the books say of a timer; guard M. The record's args points here. */
+/* What the books say of a timer; guard M. The record's args points here; an array's object to those of its cells, which
+ * have no handle. */
 typedef struct {
     th_timer *handle; /* NULL once dropped: then the worker frees the account with the record */
     int64_t when;
@@ -30,7 +33,8 @@ typedef struct {
 } account;
 
 static th_core core;
-static account shared[SHARED];
+static account shared[SHARED], cells[CELLS];
+static th_array *array;
 static size_t arms, fires, cancels, far; /* far: live and due beyond the horizon; guard M */
 static int64_t horizon;
 static size_t operations = 20000, callers = 3;
@@ -128,6 +132,82 @@ static void drop(account *a)
     }
 }
 
+static th_array *new_array(account *books)
+{
+    th_array *a = th_array_new(CELLS);
+    th_lock(&core);
+    if (a == NULL || !th_enlist_array(&core.arrays, a))
+        broken("no array");
+    a->object = books;
+    th_unlock(&core);
+    return a;
+}
+
+/* NULL for a cell of an array that is gone. */
+static account *account_of(const th_timer *t)
+{
+    if (!(t->flags & TH_CELL))
+        return t->args;
+    th_array *a = th_owner(&core.arrays, t);
+    return a ? (account *)a->object + th_cell_index(a, t) : NULL;
+}
+
+/* Any slots, duplicates among them. */
+static void arm_cells(th_array *a, int64_t when, uint64_t *state)
+{
+    uint32_t slots[PIECE];
+    uint8_t were[PIECE];
+    size_t count;
+    int wake = 0;
+    for (size_t i = 0; i < PIECE; i++)
+        slots[i] = draw(state) % CELLS;
+    th_lock(&core);
+    if (!native_arm_cells(&core, a, slots, PIECE, NULL, when, 1, were, &count, &wake))
+        broken("cells not armed");
+    for (size_t i = 0; i < PIECE; i++) {
+        account *books = (account *)a->object + slots[i];
+        if (were[i] != books->live)
+            broken("a reset of cells contradicts the books");
+        if (books->live) {
+            cancels++;
+            leave(books);
+        }
+        enter(books, when);
+    }
+    th_unlock(&core);
+    if (wake)
+        th_signal(&core);
+}
+
+static void stop_cells(th_array *a, uint32_t first, size_t n)
+{
+    uint32_t slots[CELLS];
+    uint8_t were[CELLS];
+    for (size_t i = 0; i < n; i++)
+        slots[i] = (uint32_t)(first + i) % CELLS;
+    th_lock(&core);
+    native_stop_cells(&core, a, slots, n, were);
+    for (size_t i = 0; i < n; i++) {
+        account *books = (account *)a->object + slots[i];
+        if (were[i] != books->live)
+            broken("a stop of cells contradicts the books");
+        if (books->live) {
+            cancels++;
+            leave(books);
+        }
+    }
+    th_unlock(&core);
+}
+
+static void end_array(th_array *a)
+{
+    th_lock(&core);
+    int free_it = native_end_array(&core, a);
+    th_unlock(&core);
+    if (free_it)
+        th_array_free(a);
+}
+
 static int64_t soon(uint64_t *state)
 {
     static const int64_t spans[] = {1, 20000, 300000, 3000000, FAR};
@@ -137,14 +217,14 @@ static int64_t soon(uint64_t *state)
 
 static void *caller(void *number)
 {
-    account *own[OWN] = {0};
+    account *own[OWN] = {0}, books[CELLS] = {0};
     uint64_t state = seed * UINT64_C(0x9e3779b97f4a7c15) + (uint64_t)(uintptr_t)number + 1;
     for (size_t i = 0; i < operations; i++) {
         account **slot = &own[draw(&state) % OWN];
         account *a = &shared[draw(&state) % SHARED];
         if (*slot == NULL)
             arm(*slot = new_account(), soon(&state));
-        switch (draw(&state) % 8) {
+        switch (draw(&state) % 11) {
         case 0:
             stop(*slot);
             break;
@@ -166,6 +246,21 @@ static void *caller(void *number)
             if (i % 64 == 0) /* let the worker park */
                 usleep(200);
             break;
+        case 7:
+            arm_cells(array, soon(&state), &state);
+            break;
+        case 8:
+            stop_cells(array, draw(&state) % CELLS, PIECE);
+            break;
+        case 9:
+            if (i % 8 == 0) {
+                th_array *short_lived = new_array(books);
+                arm_cells(short_lived, soon(&state), &state);
+                sched_yield();
+                stop_cells(short_lived, 0, CELLS);
+                end_array(short_lived);
+            }
+            break;
         default:
             break;
         }
@@ -180,8 +275,14 @@ static void launch(void)
 {
     int fired, freed;
     th_lock(&core);
-    th_timer *t = native_launch(&core, !core.closed, &fired, &freed);
-    account *a = t->args;
+    th_timer *t = core.run[core.run_head].timer;
+    account *a = account_of(t);
+    if (t->flags & TH_CELL) {
+        freed = 0;
+        native_launch_cell(&core, !core.closed, &fired);
+    } else {
+        native_launch(&core, !core.closed, &fired, &freed);
+    }
     if (fired) {
         if (!a->live || a->when > th_monotonic())
             broken(a->live ? "early" : "launched after its stop");
@@ -285,10 +386,10 @@ static void close_core(pthread_t thread)
     dismiss(thread);
     th_lock(&core);
     while ((t = native_cancel_last(&core))) {
-        account *a = t->args;
+        account *a = account_of(t);
         leave(a);
         cancels++;
-        if (a->handle)
+        if (a->handle || t->flags & TH_CELL)
             continue;
         if (t->flags & TH_ORPHAN)
             native_free_slot(&core, t);
@@ -303,8 +404,9 @@ static void close_core(pthread_t thread)
         free(shared[i].handle);
     }
     th_unlock(&core);
-    if (core.live || core.len || core.orphans.used || arms != fires + cancels || core.seq != arms || core.fired != fires
-        || core.cancelled != cancels)
+    end_array(array);
+    if (core.live || core.len || core.orphans.used || core.arrays.len || core.arrays.retired || arms != fires + cancels
+        || core.seq != arms || core.fired != fires || core.cancelled != cancels)
         broken("the ledger is off");
     th_core_unmap(&core);
     th_destroy_locks(&core);
@@ -337,6 +439,7 @@ int main(int argc, char **argv)
         shared[i].handle = calloc(1, sizeof(th_timer));
         shared[i].handle->func = shared[i].handle->args = &shared[i];
     }
+    array = new_array(cells);
     start(&work);
     pthread_create(&fork, NULL, forker, &work);
     for (size_t i = 0; i < callers; i++)
