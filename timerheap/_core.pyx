@@ -76,7 +76,7 @@ from libc.math cimport INFINITY, NAN
 from libc.stdint cimport INT64_MIN, int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport fprintf, snprintf, stderr
 from libc.stdlib cimport abort, calloc, free, malloc, qsort
-from libc.string cimport memcpy, memset, strchr
+from libc.string cimport memcpy, memmove, memset, strchr
 
 import atexit
 import os

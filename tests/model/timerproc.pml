@@ -76,8 +76,8 @@
  *
  *   the order of the heap   The root is a key with the least deadline; tests/native and test_heap_model.py are about
  *                           how it gets there. Which of the run's entries is launched next is any.
- *   the scan of collect     It moves due timers as popping does, and only when some have been popped: then the worker
- *                           does not park. For the same reason pause_slice may happen after every single step.
+ *   the walks of collect    They move due timers as popping does, and only when some have been popped, or are pinned:
+ *                           then the worker does not park. For the same reason pause_slice may happen after every step.
  *   when dead keys leave    Those of stopped timers that are not at the root: any stop may bury its own, all, or none.
  *   memory                  Handles, orphans and carcasses change who owns a record, never its state or its key. What
  *                           is refused for want of memory is not modelled. The posts' own count of holders neither.

@@ -598,7 +598,7 @@ static void collect(int slips)
     for (size_t i = 0; (m = nth(i)); i++)
         left += is_due(m);
     if (failed == before && !interfered) {
-        DEMAND(left == 0 || pinned, "%zu due timers left behind", left);
+        DEMAND(left == pinned, "%zu due timers left behind, of which %zu have an entry", left, pinned);
         DEMAND(left == 0 || core->run_len > core->run_head, "nothing to run, %zu due", left);
     }
     if (core->run_len) {
@@ -613,6 +613,7 @@ static void collect(int slips)
         return;
     }
     if (core->len && failed == before && !interfered) {
+        DEMAND(core->keys[0].timer->state == TH_ARMED, "parked for a dead key");
         DEMAND(core->keys[0].when == core->keys[0].timer->when, "parked for a stale key");
         DEMAND(core->keys[0].when > now || core->keys[0].when == TH_NEVER, "parked with a timer due");
     }

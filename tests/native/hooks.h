@@ -26,8 +26,12 @@
 #define TH_INSERTION_MAX 12
 #define TH_PREFETCH 3
 #define TH_RISERS 3
-#define TH_POP_SLICE 5
+#define TH_TAKE_SLICE 5
 #define TH_SCAN_SLICE 32
+#define TH_FEW 2
+#define TH_CACHED_KEYS 50
+#define TH_WALK_ROOM 6
+#define TH_LANES 3
 #define TH_RUN_KEPT (1 << 13)
 #define TH_JUST_ARMED 2
 #define TH_STOPS_A_SLICE 2

@@ -43,44 +43,84 @@ cdef void siftup(th_core* c, size_t i, th_key key) noexcept nogil:
     place(c, i, key)
 
 
+cdef inline size_t earliest_child(const th_key* keys, size_t n, size_t i, int64_t* when) noexcept nogil:
+    """Of the children of i among n keys, and its key's when; n if there are none."""
+    cdef size_t first = 4 * i + 1
+    cdef size_t child = first, end
+    if first >= n:
+        return n
+    when[0] = keys[first].when
+    if first + 3 < n:
+        # The full group, unrolled: the compiler makes conditional moves of it.
+        if keys[first + 1].when < when[0]:
+            child = first + 1
+            when[0] = keys[child].when
+        if keys[first + 2].when < when[0]:
+            child = first + 2
+            when[0] = keys[child].when
+        if keys[first + 3].when < when[0]:
+            child = first + 3
+            when[0] = keys[child].when
+    else:
+        end = n
+        first += 1
+        while first < end:
+            if keys[first].when < when[0]:
+                child = first
+                when[0] = keys[first].when
+            first += 1
+    return child
+
+
 cdef void siftdown(th_core* c, size_t i, th_key key) noexcept nogil:
     """Put key into the hole at i or below: the hole sinks while its earliest child is earlier than
     key."""
     cdef size_t n = c.len
-    cdef size_t child, first, end
+    cdef size_t child
     cdef int64_t when
     cdef th_key* keys = c.keys
     th_assert_held(c)
     while True:
-        first = 4 * i + 1
-        if first >= n:
-            break
-        child = first
-        when = keys[first].when
-        if first + 3 < n:
-            # The full group, unrolled: the compiler makes conditional moves of it.
-            if keys[first + 1].when < when:
-                child = first + 1
-                when = keys[child].when
-            if keys[first + 2].when < when:
-                child = first + 2
-                when = keys[child].when
-            if keys[first + 3].when < when:
-                child = first + 3
-                when = keys[child].when
-        else:
-            end = n
-            first += 1
-            while first < end:
-                if keys[first].when < when:
-                    child = first
-                    when = keys[first].when
-                first += 1
-        if when >= key.when:
+        child = earliest_child(keys, n, i, &when)
+        if child == n or when >= key.when:
             break
         place(c, i, keys[child])
         i = child
     place(c, i, key)
+
+
+cdef void siftdown_all(th_core* c, uint32_t* at, size_t count) noexcept nogil:
+    """Sift down the keys at count indices, in descending order, with a heap below each but for those before it. They go
+    side by side, so that their misses overlap, a level at a time, the lowest first: none comes to where another one's
+    hole is. at is used up."""
+    cdef th_key[LANES] lanes
+    cdef th_key* keys = c.keys
+    cdef size_t n = c.len, left = 0, k, child
+    cdef int64_t when
+    th_assert_held(c)
+    if count == 1 and at[0] < n:
+        siftdown(c, at[0], keys[at[0]])
+        return
+    for k in range(count):
+        if at[k] < n:                       # what is not was cut off meanwhile
+            prefetch(keys + 4 * <size_t>at[k] + 1)
+            at[left] = at[k]
+            lanes[left] = keys[at[k]]
+            prefetch(lanes[left].timer)
+            left += 1
+    while left:
+        count = left
+        left = 0
+        for k in range(count):
+            child = earliest_child(keys, n, at[k], &when)
+            if child == n or when >= lanes[k].when:
+                place(c, at[k], lanes[k])
+                continue
+            prefetch(keys + 4 * child + 1)
+            place(c, at[k], keys[child])
+            at[left] = <uint32_t>child
+            lanes[left] = lanes[k]
+            left += 1
 
 
 # ---- memory ---------------------------------------------------------------------------------------------------------
@@ -155,8 +195,8 @@ cdef inline void add_key(th_core* c, th_timer* t) noexcept nogil:
     siftup(c, c.len - 1, key)
 
 
-cdef inline void remove_at(th_core* c, size_t i) noexcept nogil:
-    """Take keys[i] out: the last key fills the hole and finds its place.
+cdef inline bint fill(th_core* c, size_t i) noexcept nogil:
+    """Take keys[i] out: the last key fills the hole. True if it has yet to sink from there.
 
     What was at i is no earlier than its parent and no later than its children, so comparing the
     last key with it alone tells which way to sift. The room stays, until shrink_keys.
@@ -165,12 +205,21 @@ cdef inline void remove_at(th_core* c, size_t i) noexcept nogil:
     cdef th_key last
     th_assert_held(c)
     c.len -= 1
-    if i != c.len:
-        last = c.keys[c.len]
-        if last.when < was:
-            siftup(c, i, last)
-        else:
-            siftdown(c, i, last)
+    if i == c.len:
+        return False
+    last = c.keys[c.len]
+    if last.when < was:
+        siftup(c, i, last)
+        return False
+    c.keys[i] = last
+    return True
+
+
+cdef inline void remove_at(th_core* c, size_t i) noexcept nogil:
+    """Take keys[i] out: the last key fills the hole and finds its place."""
+    th_assert_held(c)
+    if fill(c, i):
+        siftdown(c, i, c.keys[i])
 
 
 # Stopping. Taking a key out of the middle touches places far from the handle: the key, the last key, the record that

@@ -133,10 +133,9 @@ cdef inline th_timer* cancel_last(th_core* c) noexcept nogil:
     return NULL
 
 
-cdef inline bint enter_run(th_core* c, size_t i) noexcept nogil:
-    """ARMED -> DUE for the timer of keys[i], which is taken out: an entry for it, for which there is room. False, and
-    the key is dead, when a stop came first."""
-    cdef th_timer* t = c.keys[i].timer
+cdef inline bint enter_run(th_core* c, th_timer* t) noexcept nogil:
+    """ARMED -> DUE: an entry for it, for which there is room. Its key is the caller's to take out. False, and the key
+    is dead, when a stop came first."""
     th_assert_held(c)
     if not th_leave_armed(t, TH_DUE):
         return False
@@ -144,8 +143,6 @@ cdef inline bint enter_run(th_core* c, size_t i) noexcept nogil:
     c.run[c.run_len].timer = t
     c.run_len += 1
     th_mark(t, TH_PINNED)
-    remove_at(c, i)
-    th_unkeyed(t)
     return True
 
 
