@@ -654,7 +654,7 @@ def test_no_context_is_left_behind(make, loop):
 
     def work():
         for n in range(200):
-            handles = in_context(lambda: [loop.call_later(0.00001 * n, callback, n) for _ in range(5)], n)
+            handles = in_context(lambda n=n: [loop.call_later(0.00001 * n, callback, n) for _ in range(5)], n)
             handles[0].cancel()
             handles[1]._run()
             assert handles[2]._context is not None
@@ -748,7 +748,7 @@ def test_a_handle_is_looked_at_while_another_thread_cancels_it(make, loop):
     done, handles, called = threading.Event(), [], []
     thread = threading.Thread(target=look)
     thread.start()
-    for n in range(300):
+    for _ in range(300):
         handles[:] = [loop.call_later(3600, called.extend, (Thing(),)) for _ in range(10)]
         for handle in handles:
             handle.cancel()

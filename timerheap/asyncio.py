@@ -399,7 +399,8 @@ class _TimersOfLoop(_Loop):
             self.__dict__.pop(name, None)
 
 
-_CALL_AT, _CALL_LATER = _TimersOfLoop.call_at, _TimersOfLoop.call_later
+_CALL_AT: object = _TimersOfLoop.call_at
+_CALL_LATER: object = _TimersOfLoop.call_later
 
 
 def _has_our_methods(kind: type[_TimersOfLoop]) -> bool:
