@@ -240,13 +240,19 @@ static inline void th_unlock_alone(th_core *c)
     th_note_free(&c->holder);
 }
 
-/* Between two slices of long work: a mutex is not fair, so step back until those who wait have been in. Bounded:
- * a caller that was preempted must not stop the worker for longer than it takes to give it the processor. */
+/* Without M, between two slices of long work: a mutex is not fair, so step back until those who wait have been in.
+ * Bounded: a caller that was preempted must not stop the worker for longer than it takes to give it the processor. */
+static inline void th_give_way(th_core *c)
+{
+    for (int i = 0; i < 64 && atomic_load(&c->contended) > 0; i++)
+        sched_yield();
+}
+
+/* The same, with M held. */
 static inline void th_yield_lock(th_core *c)
 {
     th_unlock(c);
-    for (int i = 0; i < 64 && atomic_load(&c->contended) > 0; i++)
-        sched_yield();
+    th_give_way(c);
     th_lock(c);
 }
 
@@ -320,6 +326,14 @@ static inline void th_park(th_core *c, int64_t wake_at)
     c->parked = 0;
     c->wake_at = INT64_MIN;
     c->wakeups++;
+}
+
+/* Whether the worker has been signalled, or its deadline has come, and it has yet to get M: of that contended tells
+ * nothing, for it is in its wait. M is held. */
+static inline int th_worker_waits(th_core *c)
+{
+    th_assert_held(c);
+    return c->parked && th_deadline(c->wake_at, c->tolerance) <= th_now(c);
 }
 
 static inline void th_signal(th_core *c)

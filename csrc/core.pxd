@@ -89,6 +89,8 @@ cdef extern from "core.h" nogil:
     void th_unlock(th_core* c)
     void th_lock_alone(th_core* c)
     void th_unlock_alone(th_core* c)
+    void th_give_way(th_core* c)
+    bint th_worker_waits(th_core* c)
     void th_yield_lock(th_core* c)
     void th_init_locks(th_core* c)
     void th_destroy_locks(th_core* c)

@@ -10,6 +10,7 @@
 
 cdef enum:
     PIECES_A_TURN = 8       # pieces between two offers of the GIL
+    LET_IN = 50000          # ns: a thread that has been woken comes for M
 
 
 cdef int lock_to_change(TimerHeap heap) except -1:
@@ -101,10 +102,18 @@ cdef object stop_one(TimerArray self, uint32_t slot):
 
 # ---- several --------------------------------------------------------------------------------------------------------
 
-cdef inline void offer_turn(Py_ssize_t at) noexcept:
+cdef inline void offer_turn(th_core* c, Py_ssize_t at) noexcept:
+    """The GIL, and M. Both are taken again at once, long before somebody who has been woken comes for them: so a worker
+    that waits is waited for."""
+    cdef bint waits
     if at % (PIECES_A_TURN * PIECE) == 0:
+        th_lock(c)
+        waits = th_worker_waits(c)
+        th_unlock(c)
         with nogil:
-            pass
+            if waits:
+                th_pause(LET_IN)
+            th_give_way(c)
 
 
 cdef int touch(TimerArray self, Py_ssize_t count) except -1:
@@ -173,7 +182,7 @@ cdef object change_column(TimerArray self, slot_column* s, ns_column* d, out_col
         write_out(o, at, n, were)
         total += p.were
         at += n
-        offer_turn(at)
+        offer_turn(c, at)
     return total
 
 
@@ -235,7 +244,7 @@ cdef object stop_column(TimerArray self, slot_column* s, out_column* o):
         unlock_stopped(self, live)
         write_out(o, at, n, were)
         at += n
-        offer_turn(at)
+        offer_turn(c, at)
     return total
 
 
@@ -260,7 +269,7 @@ cdef int look_at_column(TimerArray self, slot_column* s, out_column* active, tim
                 seconds[i] = (INFINITY if whens[i] == TH_NEVER else to_seconds(whens[i])) if flags[i] else NAN
             write_times(times, at, n, seconds)
         at += n
-        offer_turn(at)
+        offer_turn(c, at)
     return 0
 
 
@@ -335,7 +344,9 @@ cdef class TimerArray:
         th_lock(c)
         at = a.top
         while not entomb_cells(c, a, &at):
-            th_yield_lock(c)
+            th_unlock(c)
+            offer_turn(c, 0)
+            th_lock(c)
         alone = end_array(c, a)
         th_unlock(c)
         if alone:
