@@ -37,6 +37,11 @@ What is demanded, by kind:
                            not before n periods. Some raise: each error is reported once, and the next run comes.
   shared periodic timer    arms = True answers when it has been stopped at last, never two runs at once, and by any
                            moment no more runs than periods since it was made.
+  private array            One thread owns it and does all of the above by many slots at a time, some of them twice in
+                           a call: each slot has its stamps, and what is demanded of a private function timer.
+  shared array             Any thread; each slot is held to what a shared function timer is.
+  dropped array            Nobody holds it, or its owner stops it first: arms = runs + True answers. Some raise: each
+                           error is reported once, for the slots of one call.
   finalizers               Arm and stop within whatever they interrupt; their arms = runs + True answers.
 
 With patience callbacks overlap, so the runs of one timer may be noted in another order than they were launched in: what
@@ -66,7 +71,7 @@ import threading
 import time
 import weakref
 
-from timerheap import AfterFunc, Ticker, Timer, TimerHeap, every, select
+from timerheap import AfterFunc, Ticker, Timer, TimerArray, TimerHeap, every, select
 
 NEAR = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 5e-3)
 """Upper bounds of random delays, in seconds, that a round waits for."""
@@ -78,6 +83,11 @@ PERIODS = (1e-3, 3e-3, 1e-2, 3e-2)
 """Likewise of periods."""
 
 FAR = 3600.0
+SLOTS = 400
+"""Of a private array; several chunks, and pieces of a call."""
+
+BATCH = 64
+SHARED_SLOTS = 40
 SHARED_DELAY = 2e-4
 SHARED_PERIOD = 1_000_000
 """Nanoseconds."""
@@ -191,6 +201,92 @@ class Private:
         for stamp, ran in zip(stamps, runs, strict=False):
             if ran < stamp:
                 faults("early", f"by {stamp - ran} ns")
+
+
+class PrivateArray:
+    """A TimerArray with one owner, and the armings of each slot."""
+
+    def __init__(self, shared, each):
+        self.shared, self.each = shared, each
+        self.sealed, self.far = ([False] * SLOTS for _ in range(2))
+        self.runs, self.stamps = ([[] for _ in range(SLOTS)] for _ in range(2))
+        self.idle = [True] * SLOTS
+        self.timers = TimerArray(SLOTS, self.run, each=each, batch=BATCH, heap=shared.heap)
+
+    def run(self, slots):
+        begun = nanoseconds()
+        for slot in (slots,) if self.each else slots:
+            if self.sealed[slot]:
+                self.shared.faults("after stop", "a run of a slot after stop() had it")
+            self.runs[slot].append(begun)
+        self.shared.nap(begun)
+
+    def cancelled(self, slot, was, what):
+        """A call has answered for the slot: take the stamp of what it cancelled back."""
+        if was and self.idle[slot]:
+            self.shared.faults("wrong answer", f"{what} of an inactive slot was True")
+        elif not was and self.far[slot]:
+            self.shared.faults("wrong answer", f"{what} of a slot far from due was False")
+        if was:
+            self.stamps[slot].pop()
+
+    def answers(self, method, slots, *args):
+        out = bytearray(len(slots))
+        told = method(slots, *args, out=out)
+        if told != sum(out):
+            self.shared.faults("wrong answer", f"{told} of {sum(out)} slots")
+        return out
+
+    def stop(self, slots):
+        out = self.answers(self.timers.stop, slots)
+        for slot, was in zip(slots, out, strict=True):
+            self.cancelled(slot, was, "stop")
+            self.idle[slot], self.far[slot] = True, False
+            if was:
+                self.sealed[slot] = len(self.runs[slot]) == len(self.stamps[slot])
+        return sum(out)
+
+    def reset(self, slots, delays):
+        for slot in slots:
+            self.sealed[slot] = False
+        start = nanoseconds()
+        out = self.answers(self.timers.reset, slots, delays)
+        for slot, delay, was in zip(slots, delays, out, strict=True):
+            self.cancelled(slot, was, "reset")
+            self.stamps[slot].append(start + int(delay * 1e9))
+            self.idle[slot], self.far[slot] = False, delay >= FAR
+        return sum(out)
+
+    def postpone(self, slots, delays):
+        start = nanoseconds()
+        out = self.answers(self.timers.postpone, slots, delays)
+        for slot, delay, was in zip(slots, delays, out, strict=True):
+            self.cancelled(slot, was, "postpone")
+            if was:
+                self.stamps[slot].append(start + int(delay * 1e9))
+            self.idle[slot], self.far[slot] = not was, was and delay >= FAR
+        return sum(out)
+
+    def look(self, slots):
+        """active and when, which is not before what the owner knows."""
+        active, whens = self.timers.active(slots), self.timers.when(slots)
+        for slot, is_active, when in zip(slots, active, whens, strict=True):
+            if (is_active or when == when) and self.idle[slot]:
+                self.shared.faults("revived", "an inactive slot is active")
+            if self.far[slot] and not (is_active and round(when * 1e9) >= self.stamps[slot][-1]):
+                self.shared.faults("lost", f"a slot far from due: {is_active}, {when}")
+
+    def audit(self):
+        faults = self.shared.faults
+        for stamps, runs in zip(self.stamps, self.runs, strict=True):
+            missing = len(stamps) - len(runs)
+            if missing:
+                faults("lost" if missing > 0 else "double", f"{len(stamps)} armings of a slot, {len(runs)} runs")
+            if self.shared.patience:
+                stamps, runs = sorted(stamps), sorted(runs)
+            for stamp, ran in zip(stamps, runs, strict=False):
+                if ran < stamp:
+                    faults("early", f"a slot by {stamp - ran} ns")
 
 
 class PrivateChannel:
@@ -458,9 +554,11 @@ class Shared:
         self.heap = heap = TimerHeap("stress", patience=patience or None, on_error=self.failed)
         self.nap_at = nanoseconds() if patience else float("inf")
         self.errors = collections.deque()
-        self.runs = [[] for _ in range(12)]
+        self.runs = [[] for _ in range(12 + SHARED_SLOTS)]  # of the timers, and then of the array's slots
         self.begun = nanoseconds()
-        self.timers = [AfterFunc(SHARED_DELAY, self.run, k, heap=heap) for k in range(len(self.runs))]
+        self.timers = [AfterFunc(SHARED_DELAY, self.run, k, heap=heap) for k in range(12)]
+        self.array = TimerArray(SHARED_SLOTS, self.run_slots, batch=7, heap=heap)
+        self.array.reset(slice(None), SHARED_DELAY)
         self.channels = [Timer(SHARED_DELAY, heap=heap) for _ in range(4)]
         self.grid = Grid(heap, 3e-5, faults)
         self.periodic = [Common(self) for _ in range(3)]
@@ -470,6 +568,12 @@ class Shared:
         begun = nanoseconds()
         self.nap(begun)
         self.runs[k].append(begun)
+
+    def run_slots(self, slots):
+        begun = nanoseconds()
+        for slot in slots:
+            self.runs[12 + slot].append(begun)
+        self.nap(begun)
 
     def nap(self, now):
         """Now and then a callback takes longer than the heap has patience."""
@@ -541,13 +645,15 @@ class Hand:
         self.operations = self.arms = self.cancels = self.received = self.left = 0
         self.owners = 0  # timers whose callback is a Meddler
         self.chan_arms = self.chan_cancels = 0
-        self.shared_arms = [[] for _ in shared.timers]
-        self.shared_cancels = [0] * len(shared.timers)
+        self.shared_arms = [[] for _ in shared.runs]
+        self.shared_cancels = [0] * len(shared.runs)
         self.shared_chan = [0, 0, 0]  # arms, cancels, receives
         self.shared_periodic = [0, 0]  # arms, cancels
         self.ticks, self.own_ticks = [], []
         self.all, self.held, self.channels = [], [], []
         self.periodic, self.finite = [], []
+        self.arrays = [PrivateArray(shared, each) for each in (False, True)]
+        self.dropped = collections.deque()  # (slots of a call, whether it raises) of arrays that nobody holds
         self.grid = None
 
     def delay(self):
@@ -607,8 +713,10 @@ class Hand:
             self.step_channel(chance.choice(self.channels), kind)
         elif kind < 0.91:
             self.step_shared_channel(chance.choice(self.shared.channels), kind)
-        elif kind < 0.97:
+        elif kind < 0.96:
             self.step_periodic(chance.random())
+        elif kind < 0.975:
+            self.step_array(chance.random())
         elif kind < 0.99:
             self.tick()
         else:
@@ -647,6 +755,58 @@ class Hand:
             every(FAR, self.shared.faults, "early", "a period of an hour", heap=self.shared.heap)
             self.arms += 1
             self.left += 1
+
+    def step_array(self, kind):
+        chance = self.chance
+        size = chance.choice((1, 3, 30, 30, 600))
+        if kind < 0.1:
+            self.drop_array(size)
+        elif kind < 0.6:
+            mine = chance.choice(self.arrays)
+            slots = chance.choices(range(SLOTS), k=size)
+            if kind < 0.2:
+                self.cancels += mine.stop(slots)
+            elif kind < 0.3:
+                mine.look(slots)
+            elif kind < 0.5:
+                self.arms += size
+                self.cancels += mine.reset(slots, [self.delay() for _ in slots])
+            else:
+                postponed = mine.postpone(slots, [self.delay() for _ in slots])
+                self.arms += postponed
+                self.cancels += postponed
+        else:
+            self.step_shared_array(chance.choices(range(SHARED_SLOTS), k=size), kind)
+
+    def step_shared_array(self, slots, kind):
+        out, stamp, timers = bytearray(len(slots)), nanoseconds(), self.shared.array
+        if kind < 0.75:
+            timers.reset(slots, SHARED_DELAY, out=out)
+        elif kind < 0.85:
+            timers.postpone(slots, SHARED_DELAY, out=out)
+        else:
+            timers.stop(slots, out=out)
+        for slot, was in zip(slots, out, strict=True):
+            self.shared_cancels[12 + slot] += was
+            if kind < 0.75 or (kind < 0.85 and was):
+                self.shared_arms[12 + slot].append(stamp)
+
+    def drop_array(self, size):
+        """Without a reference to it; some are stopped before, while they may be fired."""
+        raises = self.chance.random() < 0.3
+
+        def call(slots):
+            self.dropped.append((len(slots), raises))
+            if raises:
+                raise Oops
+
+        timers = TimerArray(size, call, batch=BATCH, heap=self.shared.heap)
+        timers.reset(range(size), [self.chance.choice(NEAR) for _ in range(size)])
+        self.arms += size
+        if self.chance.random() < 0.3:
+            self.cancels += timers.stop(range(0, size, 2))
+        if self.chance.random() < 0.3:
+            self.cancels += timers.stop()
 
     def step_shared_periodic(self, timer, kind):
         if kind < 0.65:
@@ -785,6 +945,8 @@ def audit(shared, hands):
         for private in hand.all:
             if private.timer is not None and private.far:
                 hand.cancels += private.stop()
+        for mine in hand.arrays:
+            hand.cancels += mine.stop([slot for slot in range(SLOTS) if mine.far[slot]])
         for channel in hand.channels:
             hand.chan_cancels += channel.stop()
         for periodic in hand.periodic:
@@ -810,6 +972,10 @@ def audit(shared, hands):
         for private in hand.all:
             private.audit()
             runs += len(private.runs)
+        for mine in hand.arrays:
+            mine.audit()
+            runs += sum(map(len, mine.runs))
+        runs += sum(count for count, _ in hand.dropped)
     shared.grid.audit([hand.ticks for hand in hands])
     arms, cancels = last_ones + len(shared.arms), sum(shared.cancels)
     if len(shared.arms) != len(shared.fires) + cancels:
@@ -831,7 +997,8 @@ def audit(shared, hands):
         arms += hand.arms + hand.owners
         cancels += hand.cancels
 
-    calls = errors = 0
+    calls = 0
+    errors = sum(raises for hand in hands for _, raises in hand.dropped)
     for periodic in (*all_periodic, *shared.periodic, *(finite for hand in hands for finite in hand.finite)):
         periodic.audit()
         calls += len(periodic.runs)
