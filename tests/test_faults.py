@@ -14,8 +14,8 @@ FAULTS = Path(__file__).parent / "faults"
 
 SCENARIOS = (
     "arm", "arm_with_arguments", "grow", "drop", "stop", "reset", "reset_when_due", "periodic", "launch_periodic",
-    "pending", "channel", "ticker", "wait_for_many", "make_heap", "make_manual_heap", "start", "settle_in", "fire",
-    "stand_by", "take_over",
+    "make_array", "arm_array", "arm_slot", "reset_slots_when_due", "launch_slots", "fire_slots", "pending", "channel",
+    "ticker", "wait_for_many", "make_heap", "make_manual_heap", "start", "settle_in", "fire", "stand_by", "take_over",
 )  # fmt: skip
 
 

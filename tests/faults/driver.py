@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 
-from timerheap import AfterFunc, Ticker, Timer, TimerHeap, every, select
+from timerheap import AfterFunc, Ticker, Timer, TimerArray, TimerHeap, every, select
 from timerheap.testing import ManualHeap
 
 NONE, PAGES, ALLOCATIONS, THREADS = 0, 2, 1 | 2, 4
@@ -160,6 +160,142 @@ def launch_periodic(_):
     assert set(errors) <= {MemoryError}, errors
     report_hit(hits[0])
     heap.close()
+
+
+class FiredSlots(Fired):
+    """The same of an array's batches."""
+
+    def __call__(self, slots):
+        self.count += len(slots)
+
+
+def make_array(heap):
+    """One more than the heap's table has room for, and a block of its own each."""
+    fired = FiredSlots()
+    arrays = [TimerArray(10, fired, heap=heap) for _ in range(4)]
+    yield
+    arrays.append(TimerArray(1_000_000, fired, heap=heap))
+    assert arrays[-1].reset([1, 2], 0) == 0
+    wait_for(lambda: not arrays[-1].armed)
+
+
+def arm_array(heap):
+    """Several pieces, for which the keys have to grow: refused as a whole, or from some piece on where the worker has
+    given the room back that the call had made for all."""
+    timers, out = TimerArray(5000, int, heap=heap), bytearray(5000)
+    yield
+    try:
+        assert timers.reset(range(5000), 3600) == 0
+        assert timers.armed == 5000
+        assert timers.postpone(list(range(100)), [7200] * 100, out=memoryview(out)[:100]) == 100
+        assert timers.active() == b"\1" * 5000
+        assert len(timers.when()) == 5000
+    finally:
+        armed = timers.armed
+        assert armed == 5000 or armed % 512 == 0, armed
+        heap.check()
+        assert timers.stop(out=out) == armed
+        assert out == (b"\1" * armed).ljust(5000, b"\0")
+
+
+def arm_slot(heap):
+    """The key that needs another page."""
+    timers = TimerArray(KEYS_IN_A_PAGE + 1, int, heap=heap)
+    timers.reset(range(KEYS_IN_A_PAGE), 3600)
+    yield
+    try:
+        assert timers.reset(KEYS_IN_A_PAGE, 3600) is False
+    finally:
+        heap.check()
+        armed = timers.active(KEYS_IN_A_PAGE)
+        assert timers.stop() == KEYS_IN_A_PAGE + armed
+
+
+def reset_slots_when_due(_):
+    """In a callback of the same run, with the keys full: a refused reset must leave them due."""
+    fired, errors, hits, wanted = FiredSlots(), [], [], []
+    heap = ManualHeap(on_error=lambda exc, timer: errors.append(type(exc)))
+    timers = TimerArray(300, fired, heap=heap)
+
+    def first():
+        filling = [AfterFunc(3600, int, heap=heap) for _ in range(KEYS_IN_A_PAGE)]
+        try:
+            shim.fault_set(ALLOCATIONS if wanted[0] >= 0 else 0, SELF, wanted[0])
+            timers.reset(range(100), 1)
+            timers.reset(100, 1)
+            timers.postpone(range(150, 200), 1)
+            timers.postpone(200, 1)
+        finally:
+            hits.append(shim.fault_end())
+            assert timers.armed == 300, timers.armed
+            heap.check()
+        for timer in filling:
+            timer.stop()
+
+    AfterFunc(1, first, heap=heap)
+    timers.reset(range(300), 1)
+    wanted.append((yield))
+    heap.advance(2)
+    heap.check()
+    stats = heap.stats()
+    assert fired.count == 300, fired.count
+    assert stats["arms"] == stats["fired"] + stats["cancelled"] + stats["armed"], stats
+    assert set(errors) <= {MemoryError}, errors
+    report_hit(any(hits))
+    heap.close()
+
+
+def launch_slots(_):
+    """What a batch and a slot of its own want for their call: the launch waits for memory, and the call comes all the
+    same. Once launched it lacks nothing."""
+    batches, calls, errors, wanted = FiredSlots(), [], [], []
+    heap = ManualHeap(on_error=lambda exc, timer: errors.append(type(exc)))
+    each = TimerArray(4, calls.append, each=True, heap=heap)
+    timers = TimerArray(1000, batches, batch=300, heap=heap)
+
+    def first():
+        shim.fault_set(ALLOCATIONS if wanted[0] >= 0 else 0, SELF, wanted[0])
+
+    AfterFunc(1, first, heap=heap)
+    timers.reset(range(1000), 1)
+    each.reset(range(4), 1)
+    wanted.append((yield))
+    heap.advance(1)
+    hit = shim.fault_end()
+    heap.check()
+    stats = heap.stats()
+    assert stats["fired"] == 1005, stats
+    assert (batches.count, calls) == (1000, [0, 1, 2, 3]) or errors == [MemoryError], (batches.count, calls, errors)
+    report_hit(hit)
+    heap.close()
+
+
+def fire_slots(_):
+    """Likewise of a worker, with the errors that have to be told."""
+    errors, fired = [], FiredSlots()
+
+    def fails(slots):
+        fired(slots)
+        raise ValueError("mine")
+
+    heap = TimerHeap("firing", on_error=lambda exc, timer: errors.append(type(exc)))
+    timers = TimerArray(1000, fails, batch=100, heap=heap)
+    timers.reset(range(1000), 0)
+    wait_for(lambda: not timers.armed)
+    timers.reset(range(1000), 0.02)
+    yield
+    wait_for(lambda: len(heap) == 0)
+    after = Fired()
+    AfterFunc(0.02, after, heap=heap)
+    wait_for(lambda: after.count == 1)
+    hit = shim.fault_end()
+    stats = heap.stats()
+    assert stats["fired"] == stats["arms"] == 2001, stats
+    assert stats["errors"] == 20 or MemoryError in errors, (stats, errors)
+    assert fired.count == 2000 or MemoryError in errors, (fired.count, errors)
+    heap.check()
+    heap.close()
+    report_hit(hit)
 
 
 def pending(heap):
@@ -412,6 +548,12 @@ SCENARIOS = {
         (reset_when_due, NONE, SELF),
         (periodic, ALLOCATIONS, SELF),
         (launch_periodic, NONE, SELF),
+        (make_array, ALLOCATIONS, SELF),
+        (arm_array, ALLOCATIONS, SELF),
+        (arm_slot, ALLOCATIONS, SELF),
+        (reset_slots_when_due, NONE, SELF),
+        (launch_slots, NONE, SELF),
+        (fire_slots, ALLOCATIONS, OTHERS),
         (pending, ALLOCATIONS, SELF),
         (channel, ALLOCATIONS, SELF),
         (ticker, ALLOCATIONS, SELF),
