@@ -103,7 +103,8 @@ develop: $(develop)/.editable
 ## make bench        timerheap and its peers: a page with plots, about an hour; make bench-quick, under ten minutes
 ## make bench-asyncio                                    asyncio's timers on several event loops, twenty minutes
 ## make bench-compare BASE=v0.1.0                        two revisions, pyperf's table
-.PHONY: bench bench-quick bench-asyncio bench-compare
+## make bench-huge                                       a hundred million slots of a TimerArray: wants 5 GB
+.PHONY: bench bench-quick bench-asyncio bench-compare bench-huge
 bench bench-quick: $(release)/.with-perf
 	@$(release)/bin/python perf/run.py $(if $(filter bench-quick,$@),--quick) $(BENCH_ARGS)
 
@@ -113,6 +114,9 @@ bench-asyncio: $(release)/.with-perf
 bench-compare: $(release)/.with-perf
 	@$(if $(BASE),,echo "usage: make bench-compare BASE=<git revision>" >&2; exit 2)
 	@$(release)/bin/python perf/compare.py $(BASE) $(BENCH_ARGS)
+
+bench-huge: $(release)/.installed
+	@$(release)/bin/python perf/huge.py $(BENCH_ARGS)
 
 ## make clean        removes builds and environments
 ## PYTHON=python3.13 chooses the interpreter

@@ -8,6 +8,7 @@ import statistics
 import sys
 from pathlib import Path
 
+import arrays
 import pyperf
 
 COLOURS = {
@@ -268,6 +269,87 @@ def plot_lateness(late, path):
     finish(chart, panels[0], path)
 
 
+# Of the figures of TimerArray, what the page calls them, and the unit where it is not ns.
+ARRAY_FIGURES = {
+    "arm": "arm all, into an empty heap, slots in order",
+    "arm_shuffled": "the same, slots shuffled",
+    "reset_later": "reset all to later, shuffled",
+    "reset": "reset all to a random deadline, shuffled",
+    "stop": "stop all, shuffled, with the sweep",
+    "fire": "fire all, spread over a second, after a hold-up",
+    "fire_spread": "fire all within a second, processor time",
+    "fire_spread_tolerant": "the same with half a millisecond of tolerance",
+    "one_hot": "reset a single slot, the same again and again",
+    "one_cold": "reset a single slot, shuffled",
+    "calls_of_16": "reset 16 slots a call, shuffled",
+    "calls_of_256": "reset 256 slots a call, shuffled",
+    "bytes": "bytes a timer, handles held",
+    "late": "timers beside calls for all slots, the latest, ms",
+    "late_call": "calls beside them, the longest, ms",
+}
+ARRAY_COLOURS = {"TimerArray": "#c1121f", "AfterFunc": "#e0949a", "Go": COLOURS["Go"]}
+
+
+def array_tables(found):
+    """TimerArray's figures, {figure: {subject: values}}, and the bars that are set for them."""
+    middle = arrays.medians(found)
+    subjects = [name for name in ARRAY_COLOURS if any(subject == name for _, subject in middle)]
+    rows = []
+    for name, title in ARRAY_FIGURES.items():
+        ours = middle.get((name, "TimerArray"))
+        if ours is not None:
+            others = [middle.get((name, subject)) for subject in subjects if subject != "TimerArray"]
+            cells = [f"{figure(other, 1)} ({ratio(ours, other)})" if other else "" for other in others]
+            rows.append([title, figure(ours, 1), *cells])
+    yield table(["median, ns a timer", *subjects], rows)
+    rows = []
+    for name, peer, most in arrays.BARS:
+        ours, theirs = middle.get((name, "TimerArray")), middle.get((name, peer))
+        if ours and theirs:
+            verdict = "holds" if ours / theirs <= most else "**missed**"
+            rows.append([ARRAY_FIGURES[name], peer, figure(ours / theirs, 3), f"<= {most}", verdict])
+    for name, most in arrays.LIMITS:
+        ours = middle.get((name, "TimerArray"))
+        if ours is not None:
+            rows.append(
+                [ARRAY_FIGURES[name], "", figure(ours, 1), f"<= {most}", "holds" if ours <= most else "**missed**"]
+            )
+    if rows:
+        yield table(["bar", "of whose", "this run", "", ""], rows)
+
+
+def plot_arrays(found, path):
+    middle = arrays.medians(found)
+    names = [name for name in ARRAY_FIGURES if (name, "TimerArray") in middle and not name.startswith("late")][::-1]
+    chart, (panel,) = axes(("ns a timer; bytes a timer",), "", "")
+    chart.set_size_inches(10, 0.5 * len(names) + 1)
+    panel.set_xscale("log")
+    for at, (subject, colour) in enumerate(ARRAY_COLOURS.items()):
+        places = [i for i, name in enumerate(names) if (name, subject) in middle]
+        values = [middle[names[i], subject] for i in places]
+        panel.barh([i + 0.27 * (1 - at) for i in places], values, height=0.25, label=subject, color=colour)
+    panel.set_yticks(range(len(names)), [ARRAY_FIGURES[name] for name in names], fontsize=8)
+    finish(chart, panel, path)
+
+
+def arrays_section(directory):
+    """The part of the page about TimerArray; nothing where it has not been measured."""
+    path = directory / "arrays.json"
+    if not path.exists():
+        return []
+    measured = json.loads(path.read_text())
+    found, machine = measured["figures"], measured["machine"]
+    plot_arrays(found, directory / "arrays.svg")
+    rounds = max(len(values) for row in found.values() for values in row.values())
+    text = (
+        f"{measured['count']:,} timers by number, beside as many AfterFuncs and Go's, by handle; in brackets how many "
+        f"times the array's figure it is. A fresh process a figure, subjects in turns, {rounds} rounds. "
+        f"{machine['python']}; {machine['date']}, commit {machine['commit']}; {machine['system']}.\n"
+    )
+    plot = "![ns a timer, by TimerArray, AfterFunc and Go](arrays.svg)\n"
+    return ["## TimerArray\n", text, plot, *array_tables(found)]
+
+
 # Of asyncio's figures: (digits, unit), what the page calls them.
 FIGURES = {
     "call_later": (0, "call_later, ns"),
@@ -435,6 +517,7 @@ def write(directory):
             "to later over and over.\n"
         )
     parts += ["## Memory\n", "![bytes a timer against timers](footprint.svg)\n", *footprint_tables(memory)]
+    parts += arrays_section(directory)
     parts += asyncio_section(directory)
     parts += [
         "## The longest call\n",

@@ -1,13 +1,14 @@
 """make bench: every subject on everything, and a page about it.
 
-    python perf/run.py [--quick | --renew | --only asyncio] [--output DIR] [--rounds N]
+    python perf/run.py [--quick | --renew | --only asyncio | --only arrays] [--output DIR] [--rounds N]
 
 Subjects take turns, a process each, round after round, so that what the machine does meanwhile falls on all of them
-alike. The directory gets timers.json.gz (pyperf's), lateness.json, footprint.json, asyncio.json, rest.json, and what
-report.py makes of them: README.md and SVG plots. A run takes about an hour, --quick under ten minutes. --renew measures
-how late timers are and what a tolerance costs, alone, in some five minutes, into the directory of an earlier run: the
-page says what is of which. --only asyncio measures asyncio's timers on several event loops, in ten rounds and twenty
-minutes, and prints their tables; the page of an earlier run in the directory gets them too.
+alike. The directory gets timers.json.gz (pyperf's), lateness.json, footprint.json, arrays.json, asyncio.json,
+rest.json, and what report.py makes of them: README.md and SVG plots. A run takes about an hour, --quick under ten
+minutes. --renew measures how late timers are and what a tolerance costs, alone, in some five minutes, into the
+directory of an earlier run: the page says what is of which. --only asyncio measures asyncio's timers on several event
+loops, in ten rounds and twenty minutes, and prints their tables; the page of an earlier run in the directory gets them
+too. --only arrays does so with TimerArray, in five rounds and about ten minutes.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import arrays
 import event_loops
 import footprint
 import lateness
@@ -130,6 +132,23 @@ def measure_asyncio(rounds, quick=False):
     }
 
 
+def measure_arrays(rounds, quick=False):
+    """TimerArray beside AfterFunc and Go, on a million."""
+    operations = arrays.QUICK if quick else arrays.OPERATIONS["TimerArray"]
+    return {
+        "machine": machine(),
+        "count": arrays.MILLION,
+        "figures": arrays.collect(arrays.present(), operations, arrays.MILLION, rounds),
+    }
+
+
+PARTS = {
+    "asyncio": (measure_asyncio, 10, report.asyncio_section),
+    "arrays": (measure_arrays, 5, report.arrays_section),
+}
+"""What can be measured by itself: how, in how many rounds, and its part of the page."""
+
+
 def renew(output, versions, rounds, save):
     rest = json.loads((output / "rest.json").read_text())
     rest["renewed"] = machine()
@@ -145,7 +164,7 @@ def main():
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--quick", action="store_true")
     length.add_argument("--renew", action="store_true")
-    length.add_argument("--only", choices=["asyncio"])
+    length.add_argument("--only", choices=PARTS)
     parser.add_argument("--output", type=Path, default=HERE.parent / "build" / "perf" / "report")
     parser.add_argument("--rounds", type=int)
     args = parser.parse_args()
@@ -155,8 +174,9 @@ def main():
 
     if args.only:
         args.output.mkdir(parents=True, exist_ok=True)
-        save("asyncio.json", measure_asyncio(args.rounds or 10))
-        print(*report.asyncio_section(args.output), sep="\n")
+        measure, usual, section = PARTS[args.only]
+        save(f"{args.only}.json", measure(args.rounds or usual))
+        print(*section(args.output), sep="\n")
         if (args.output / "rest.json").exists():
             print(report.write(args.output))
         return
@@ -176,7 +196,8 @@ def main():
     save("lateness.json", measure_lateness(versions, args.quick))
     counts = [1000, 1_000_000] if args.quick else [1000, 32_768, 1_000_000, 10_000_000]
     save("footprint.json", footprint.collect([name for name in versions if not args.quick or name in NATIVE], counts))
-    save("asyncio.json", measure_asyncio(1 if args.quick else 10, args.quick))
+    for name, (measure, usual, _) in PARTS.items():
+        save(f"{name}.json", measure(1 if args.quick else usual, args.quick))
     rest |= {"versions": versions, "rounds": rounds, "minutes": (time.monotonic() - start) / 60}
     save("rest.json", rest)
     print(report.write(args.output))

@@ -1,4 +1,4 @@
-// Go's own timers on the work of bench_timers.py, lateness.py and footprint.py.
+// Go's own timers on the work of bench_timers.py, arrays.py, lateness.py and footprint.py.
 //
 // A worker for peers.py: reads one command a line from standard input, answers with one line. Times are taken here, around
 // a plain Go loop, so nothing of the pipe is in them.
@@ -217,6 +217,35 @@ func simultaneous(count int) {
 	all.Wait()
 }
 
+// all is the work of arrays.py: count timers, armed from nothing, or gone through once in a random order.
+func all(operation string, count int) time.Duration {
+	fresh := manyFar(count)
+	handles := make([]*time.Timer, count)
+	arming := timed(func() {
+		for i, d := range fresh {
+			handles[i] = time.AfterFunc(d, nothing)
+		}
+	})
+	if operation == "all_arm" {
+		return arming
+	}
+	random.Shuffle(count, func(i, j int) { handles[i], handles[j] = handles[j], handles[i] })
+	if operation == "all_stop" {
+		return timed(func() { stopAll(handles) })
+	}
+	fresh = manyFar(count)
+	if operation == "all_reset_later" {
+		for i := range fresh {
+			fresh[i] = later(fresh[i])
+		}
+	}
+	return timed(func() {
+		for i, t := range handles {
+			t.Reset(fresh[i])
+		}
+	})
+}
+
 func startStop(count int) {
 	handles := make([]*time.Timer, count)
 	for i := range handles {
@@ -303,6 +332,10 @@ func measure(operation string, count int) time.Duration {
 		return fire(count, 0)
 	case "fire_spread":
 		return fire(count, 2*time.Second)
+	case "fire_second":
+		return fire(count, time.Second)
+	case "all_arm", "all_reset", "all_reset_later", "all_stop":
+		return all(operation, count)
 	case "round_trip":
 		t := time.NewTimer(time.Hour)
 		return times(count, func() { t.Reset(0); <-t.C })
