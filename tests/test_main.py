@@ -195,10 +195,45 @@ def test_json_has_the_same_for_a_program(tmp_path):
     assert late["histogram"][-1]["up_to_us"] is None
 
 
-def test_shares_may_be_all_or_nothing(trial, unhurried):
-    status, report = trial("--stop", "1", "--reset", "0")
+def test_the_main_job_runs_on_an_array(tmp_path):
+    done = run(*SMALL, "--array", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for word in ("bytes a timer", "by number", "10,000 slots a call", "fired       1,500   stopped 500", "ok:"):
+        assert word in done.stdout
+    assert done.stderr.splitlines()[-1] == "firing: 1,500 timers"
+
+
+@pytest.mark.parametrize("behind", ["stop", "reset"])
+def test_the_main_job_judges_each_slot_of_an_array(behind, trial, unhurried, monkeypatch):
+    # Somebody stops a slot behind the back of the job, or makes it fire once more.
+    class Array:
+        def __init__(self, n, func, *, heap):
+            self.timers = timerheap.TimerArray(n, func, heap=heap)
+            self.heap = heap
+            self.func = func
+
+        def reset(self, slots, delays):
+            self.timers.reset(slots, delays)
+            if behind == "stop":
+                self.timers.stop(7)
+            else:
+                self.again = timerheap.AfterFunc(delays[7], self.func, [7], heap=self.heap)
+
+        def when(self):
+            return self.timers.when()
+
+    monkeypatch.setattr(command, "TimerArray", Array)
+    status, report = trial("--array", "--stop", "0", "--reset", "0", "--patience", "0.5")
+    assert (status, report["ok"], report["array"]) == (1, False, True)
+    assert (report["lost"], report["extra"]) == ((1, 0) if behind == "stop" else (0, 1))
+    assert report["fired"] == 2000 + report["extra"] - report["lost"]
+
+
+@pytest.mark.parametrize("kind", [[], ["--array"]])
+def test_shares_may_be_all_or_nothing(kind, trial, unhurried):
+    status, report = trial(*kind, "--stop", "1", "--reset", "0")
     assert (status, report["stopped"], report["fired"]) == (0, 2000, 0)
-    status, report = trial("--stop", "0", "--reset", "1")
+    status, report = trial(*kind, "--stop", "0", "--reset", "1")
     assert (status, report["stopped"], report["reset"], report["fired"]) == (0, 0, 2000, 2000)
 
 

@@ -23,10 +23,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self
 
 import timerheap
-from timerheap import AfterFunc, TimerHeap, _core
+from timerheap import AfterFunc, TimerArray, TimerHeap, _core
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from timerheap import Timer
 
@@ -178,6 +178,8 @@ def progress() -> Progress:
 class Trial:
     """Arms many timers, stops and resets some, lets the rest fire, and judges each by itself."""
 
+    array = False
+
     def __init__(self, options: argparse.Namespace) -> None:
         self.count: int = options.timers
         self.patience: float = options.patience
@@ -194,7 +196,7 @@ class Trial:
         self.cancelled = 0
         # One entry a timer, all there before the memory is measured.
         self._numbers = numbers
-        self._handles: list[Any] = [None] * self.count
+        self._handles: list[Any] = [None] * (0 if self.array else self.count)
         self._owed = bytearray(b"\1") * self.count  # how often it still has to fire, all told
         self._fired = bytearray(self.count)  # how often it did
         self._fired_at = array("d", bytes(8 * self.count))
@@ -211,6 +213,7 @@ class Trial:
             arm_ns = self._arm(heap, bars)
             report: dict[str, Any] = {
                 "timers": self.count,
+                "array": self.array,
                 "spread_s": self.spread,
                 "threads": {"before": threads, "after": os_threads()},
                 "bytes_per_timer": {
@@ -282,10 +285,13 @@ class Trial:
             bars.done(part.stop)
         return spent / max(1, len(self._to_reset))
 
+    def _whens(self) -> Iterable[float | None]:
+        """The deadlines, by number; None or nan of what is not armed."""
+        return (timer.when for timer in self._handles)
+
     def _wait(self, heap: TimerHeap, bars: Progress) -> None:
-        for number, timer in enumerate(self._handles):
-            when = timer.when
-            if when is not None:
+        for number, when in enumerate(self._whens()):
+            if when is not None and not math.isnan(when):
                 self._deadlines[number] = when
         self._set_up_end = now()
         due = len(heap)
@@ -330,6 +336,74 @@ class Trial:
             },
             "ok": not (lost or early or extra),
         }
+
+
+class ArrayTrial(Trial):
+    """The same with the slots of a TimerArray, a call for each part of them."""
+
+    array = True
+    _timers: TimerArray
+
+    def _fire_chunk(self, slots: memoryview[int]) -> None:
+        at = now()
+        for number in slots:
+            self._fired_at[number] = at
+            self._fired[number] += 1
+
+    def _arm(self, heap: TimerHeap, bars: Progress) -> float:
+        bars.phase("arming", self.count)
+        timers = self._timers = TimerArray(self.count, self._fire_chunk, heap=heap)
+        spent = 0
+        for part in chunks(self.count):
+            slots = range(part.start, part.stop)
+            delays = array("d", map(self._delay, self._shares[part]))
+            earliest = now()
+            start = time.perf_counter_ns()
+            timers.reset(slots, delays)
+            spent += time.perf_counter_ns() - start
+            for number, delay in zip(slots, delays, strict=True):
+                self._deadlines[number] = at_least(earliest, delay)
+            bars.done(part.stop)
+        return spent / self.count
+
+    def _stop(self, bars: Progress) -> float:
+        bars.phase("stopping", len(self._to_stop))
+        spent = 0
+        for part in chunks(len(self._to_stop)):
+            slots = array("I", self._to_stop[part])
+            answers = bytearray(len(slots))
+            start = time.perf_counter_ns()
+            self.cancelled += self._timers.stop(slots, out=answers)
+            spent += time.perf_counter_ns() - start
+            for number, cancelled in zip(slots, answers, strict=True):
+                self._owed[number] -= cancelled
+            bars.done(part.stop)
+        return spent / max(1, len(self._to_stop))
+
+    def _reset(self, bars: Progress) -> float:
+        bars.phase("resetting", len(self._to_reset))
+        spent = 0
+        for part in chunks(len(self._to_reset)):
+            slots = array("I", self._to_reset[part])
+            delays = array("d", (self._delay(self._random.random()) for _ in slots))
+            answers = bytearray(len(slots))
+            earliest = now()
+            start = time.perf_counter_ns()
+            self._timers.reset(slots, delays, out=answers)
+            spent += time.perf_counter_ns() - start
+            for number, delay, cancelled in zip(slots, delays, answers, strict=True):
+                self._owed[number] += not cancelled
+                self._deadlines[number] = at_least(earliest, delay)
+            bars.done(part.stop)
+        return spent / max(1, len(self._to_reset))
+
+    def _whens(self) -> Iterable[float | None]:
+        return self._timers.when()
+
+
+def try_timers(options: argparse.Namespace) -> dict[str, Any]:
+    """The main job, its verdict."""
+    return (ArrayTrial if options.array else Trial)(options).run()
 
 
 def set_up_pace(count: int) -> float:
@@ -391,18 +465,15 @@ def describe_trial(report: dict[str, Any]) -> Iterator[str]:
     late = report["late_us"]
     yield f"timers      {report['timers']:,} armed over {report['spread_s']:g} s of deadlines"
     yield f"threads     {threads['before']} before, {threads['after']} with all of them armed"
+    what, how = "handle and argument included", "the Python loop included"
+    if report["array"]:
+        what, how = "by number, without a handle", f"{CHUNK:,} slots a call"
     yield (
         f"memory      {per_timer['heap']:.0f} bytes a timer by the heap's own count, "
-        f"{per_timer['process']:.0f} by the process's; handle and argument included"
+        f"{per_timer['process']:.0f} by the process's; {what}"
     )
-    yield (
-        f"speed       {ns['arm']} ns an arm, {ns['stop']} ns a stop, {ns['reset']} ns a reset; "
-        "the Python loop included"
-    )
-    yield (
-        f"fired       {report['fired']:,}   stopped {report['stopped']:,}   "
-        f"reset {report['reset']:,}"
-    )
+    yield f"speed       {ns['arm']} ns an arm, {ns['stop']} ns a stop, {ns['reset']} ns a reset; {how}"
+    yield (f"fired       {report['fired']:,}   stopped {report['stopped']:,}   reset {report['reset']:,}")
     yield f"lost        {report['lost']:,}   early {report['early']:,}   extra {report['extra']:,}"
     yield (
         f"lateness    p50 {microseconds(late['p50'])}   p99 {microseconds(late['p99'])}   "
@@ -690,12 +761,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="from the first deadline to the last (%(default)g)",
     )
-    top.add_argument(
-        "--stop", type=share, default=0.25, metavar="SHARE", help="to stop (%(default)g)"
-    )
-    top.add_argument(
-        "--reset", type=share, default=0.25, metavar="SHARE", help="to reset (%(default)g)"
-    )
+    top.add_argument("--stop", type=share, default=0.25, metavar="SHARE", help="to stop (%(default)g)")
+    top.add_argument("--reset", type=share, default=0.25, metavar="SHARE", help="to reset (%(default)g)")
     top.add_argument("--seed", type=int, default=1, help="of the random deadlines (%(default)d)")
     top.add_argument(
         "--patience",
@@ -704,27 +771,22 @@ def parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="after the last deadline, before what has not fired counts as lost (%(default)g)",
     )
-    top.set_defaults(job=lambda options: Trial(options).run(), describe=describe_trial, many=10**6)
+    top.add_argument("--array", action="store_true", help="on one TimerArray, by number, in place of AfterFuncs")
+    top.set_defaults(job=try_timers, describe=describe_trial, many=10**6)
 
     commands = top.add_subparsers(metavar="command")
     threads = commands.add_parser(
         "threads",
         help="10,000 threading.Timers against 10,000 AfterFuncs: threads and memory",
     )
-    threads.add_argument(
-        "--timers", type=whole, metavar="N", default=argparse.SUPPRESS, help="of each kind (10,000)"
-    )
+    threads.add_argument("--timers", type=whole, metavar="N", default=argparse.SUPPRESS, help="of each kind (10,000)")
     threads.set_defaults(job=compare_threads, describe=describe_threads, many=10_000)
     loops = commands.add_parser(
         "asyncio",
         help="a million asyncio.timeouts on asyncio's own loop and on timerheap's",
     )
-    loops.add_argument(
-        "--timers", type=whole, metavar="N", default=argparse.SUPPRESS, help="of them (a million)"
-    )
-    loops.add_argument(
-        "--loop", choices=EVENT_LOOPS, help="this one alone, in this process, not one after the other"
-    )
+    loops.add_argument("--timers", type=whole, metavar="N", default=argparse.SUPPRESS, help="of them (a million)")
+    loops.add_argument("--loop", choices=EVENT_LOOPS, help="this one alone, in this process, not one after the other")
     loops.set_defaults(job=compare_event_loops, describe=describe_event_loops, many=10**6)
     info = commands.add_parser("info", help="what is installed")
     info.set_defaults(job=information, describe=describe_information)
