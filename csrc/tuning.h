@@ -69,7 +69,7 @@
 #endif
 
 #ifndef TH_HUGE_FROM
-#define TH_HUGE_FROM ((size_t)32 << 20) /* bytes from which a block of cells asks for huge pages: where random access
+#define TH_HUGE_FROM ((size_t)8 << 20) /* bytes from which a block of cells asks for huge pages: where random access
                                            misses the TLB */
 #endif
 
