@@ -13,7 +13,7 @@ cdef enum:
     LET_IN = 50000          # ns: a thread that has been woken comes for M
 
 
-cdef int lock_to_change(TimerHeap heap) except -1:
+cdef inline int lock_to_change(TimerHeap heap) except -1:
     """Take M, with a worker there or on its way: as lock_to_arm."""
     cdef th_core* c = heap.core
     cdef bint wanted
@@ -74,12 +74,13 @@ cdef object change_one(TimerArray self, uint32_t slot, int64_t ns, bint revive):
     cdef int64_t when
     cdef size_t live
     cdef bint was = False, armed
+    prefetch(th_cell(a, slot))
+    when = th_deadline(th_now(c), ns)
     if revive:
         lock_to_change(self.heap)
     else:
         th_lock(c)                      # what is pending has a worker, or will have one
     incref(<PyObject*>self)
-    when = th_deadline(th_now(c), ns)
     live = c.live
     armed = not c.closed and self.function is not None and arm_cell(c, a, slot, when, revive, &was)
     unlock_changed(self, live, when if armed and (was or revive) else TH_NEVER)
@@ -186,7 +187,20 @@ cdef object change_column(TimerArray self, slot_column* s, ns_column* d, out_col
     return total
 
 
-cdef object change(TimerArray self, object slots, object delay, object ns, object out, bint revive, const char* what):
+cdef inline object change(TimerArray self, object slots, object delay, object ns, object out, bint revive,
+                          const char* what):
+    """reset and postpone. An int and a float, the commonest, have nothing to be opened."""
+    cdef uint32_t slot
+    cdef int64_t duration
+    if (PyLong_CheckExact(<PyObject*>slots) and PyFloat_CheckExact(delay) and ns is None and out is None
+            and seconds_to_ns(PyFloat_AS_DOUBLE(delay), &duration)):
+        slot_of(slots, -1, self.array.n, &slot, what)
+        return change_one(self, slot, duration, revive)
+    return change_any(self, slots, delay, ns, out, revive, what)
+
+
+cdef object change_any(TimerArray self, object slots, object delay, object ns, object out, bint revive,
+                       const char* what):
     cdef slot_column s
     cdef ns_column d
     cdef out_column o
