@@ -12,7 +12,8 @@
 #     keys[0 .. first) are a heap and what is behind is not; a riser among them may sift through both: it moves earlier
 #     keys up alone, and Floyd's way asks nothing of the places that it goes through.
 #   - what has a key is a riser or merely stale, as with any reset; a stop leaves the key, and a piece of stops pays for
-#     its share of the sweep at its end.
+#     its share of the sweep at its end, though only while more than half of the keys are dead: each look then finds
+#     one to take out twice as often, and looking is what a sweep costs.
 #
 # What is armed, an array counts itself, for its heap holds it as long as that is not nothing.
 #
@@ -158,7 +159,7 @@ cdef inline size_t stop_cells(th_core* c, th_array* a, const uint32_t* slots, si
         out[i] = was
         stopped += was
     a.armed -= stopped
-    while before // STOPS_A_SLICE < c.stops // STOPS_A_SLICE:
+    while before // STOPS_A_SLICE < c.stops // STOPS_A_SLICE and 2 * (c.stops - c.buried) > c.len:
         before += STOPS_A_SLICE
         sweep(c)
     debug_check(c)
