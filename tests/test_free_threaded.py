@@ -24,7 +24,7 @@ from helpers import (
     wait_until,
 )
 
-from timerheap import AfterFunc, Ticker, TimerHeap, default_heap
+from timerheap import AfterFunc, Ticker, TimerArray, TimerHeap, default_heap
 from timerheap.asyncio import heap as heap_of
 from timerheap.testing import ManualHeap
 
@@ -220,6 +220,61 @@ def test_a_loops_heap_is_closed_at_every_moment():
             assert balance(heap) == 0
 
     asyncio.run(main())
+
+
+def test_a_heap_is_closed_at_every_moment_of_an_arrays_run():
+    """A batch is launched as a whole, or cancelled: what its function gets is what counts as fired."""
+    for turn in turns(150, 5.0):
+        fired, heap = [], TimerHeap()
+        timers = TimerArray(2000, fired.extend, batch=64, heap=heap)
+        timers.reset(range(2000), 0)
+        stopper = Background(timers.stop, range(0, 2000, 3))
+        time.sleep(turn % 10 / 20_000)
+        heap.close()
+        stopper.result()
+        assert timers.armed == 0
+        assert heap.stats()["fired"] == len(fired) == len(set(fired))
+        assert balance(heap) == 0
+        heap.check()
+
+
+def test_threads_that_stop_what_is_being_launched_know_whether_it_is(heap):
+    """Of all who stop a slot one at most has stopped it, and then it does not fire."""
+    for turn in turns(60, 5.0):
+        fired = []
+        timers = TimerArray(1000, fired.extend, batch=turn + 1, heap=heap)
+        timers.reset(range(1000), 0)
+
+        def work(index, timers=timers):
+            out = bytearray(1000)
+            timers.stop(range(1000), out=out)
+            return out
+
+        outs = run_threads(3, work)
+        wait_until(lambda timers=timers: not timers.armed)
+        stopped = [slot for out in outs for slot in range(1000) if out[slot]]
+        assert len(stopped) == len(set(stopped))
+        wait_until(lambda fired=fired, stopped=stopped: len(fired) + len(stopped) == 1000)
+        assert sorted(fired + stopped) == list(range(1000))
+        heap.check()
+
+
+def test_an_array_is_kept_and_let_go_whoever_arms_and_stops_it(heap):
+    """The heap's reference comes with the first slot that is armed and goes with the last, of several threads."""
+    timers = TimerArray(8, int, heap=heap)
+    before = sys.getrefcount(timers)
+
+    def work(index):
+        for _ in range(3000):
+            timers.reset(index, FAR)
+            timers.stop(index)
+            timers.reset([index, index], FAR)
+            timers.stop([index])
+
+    run_threads(8, work)
+    heap.check()
+    assert timers.armed == 0
+    assert sys.getrefcount(timers) == before
 
 
 def test_threads_that_reset_the_same_inherited_handles_in_the_child_of_a_fork():
