@@ -117,24 +117,21 @@ cdef inline void offer_turn(th_core* c, Py_ssize_t at) noexcept:
             th_give_way(c)
 
 
-cdef int touch(TimerArray self, Py_ssize_t count) except -1:
-    """A good part of the array is about to be armed: its memory is there at once, where each page would be a fault
-    under M."""
+cdef int make_room_for(TimerArray self, Py_ssize_t count) except -1:
+    """Room for so many keys, before anything is changed: later pieces mostly find it. And where a good part of a fresh
+    array is about to be armed, its memory at once, where each page would be a fault under M."""
+    cdef th_core* c = self.heap.core
     cdef th_array* a = self.array
-    if a.top == 0 and count >= PIECES_A_TURN * PIECE and <size_t>count * 4 >= a.n:
-        with nogil:
-            th_populate(a.base, a.bytes)
-    return 0
-
-
-cdef int reserve_keys(TimerArray self, Py_ssize_t count) except -1:
-    """Room for so many keys, before anything is changed: later pieces mostly find it."""
-    cdef bint roomy
-    th_lock(self.heap.core)
-    roomy = self.heap.core.closed or room_for(self.heap.core, count)
-    th_unlock(self.heap.core)
+    cdef bint roomy, fresh
+    th_lock(c)
+    roomy = c.closed or room_for(c, count)
+    fresh = a.top == 0 and count >= PIECES_A_TURN * PIECE and <size_t>count * 4 >= a.n
+    th_unlock(c)
     if not roomy:
         raise MemoryError()
+    if fresh:
+        with nogil:
+            th_populate(a.base, a.bytes)
     return 0
 
 
@@ -151,8 +148,7 @@ cdef object change_column(TimerArray self, slot_column* s, ns_column* d, out_col
     cdef piece p
     cdef bint armed
     if revive:
-        touch(self, s.count)
-        reserve_keys(self, s.count)
+        make_room_for(self, s.count)
     now = th_now(c)
     if d.single:
         when = th_deadline(now, d.ns)
