@@ -721,6 +721,35 @@ def test_a_neighbour_comes_while_a_million_are_armed_and_stopped(heap):
     assert sorted(parts)[len(parts) // 2] < 0.3, parts
 
 
+def test_what_is_due_does_not_wait_for_keys_that_are_not(manual):
+    """A bulk reset to later leaves each key behind its slot: to bring a million up to date takes 30 ms."""
+    seen = []
+    timers = TimerArray(1000, print, heap=manual)
+    timers.reset(ALL, 5)
+    timers.reset(ALL, 10)
+    AfterFunc(1, lambda: seen.append(manual.stats()["rekeyed"]), heap=manual)
+    manual.advance(1)
+    assert seen == [0]
+    manual.advance(8.5)
+    assert manual.stats()["rekeyed"] == 1000
+    assert timers.stop() == 1000
+
+
+def test_what_comes_due_while_a_million_keys_are_brought_up_to_date_does_not_wait_either(heap):
+    seen = []
+    timers = TimerArray(1_000_000, print, heap=heap)
+    timers.reset(ALL, FAR)
+    sleep(0.05)
+    with one_run(heap):
+        timers.reset(ALL, 2 * FAR)
+        before = heap.stats()["rekeyed"]
+        AfterFunc(0.003, lambda: seen.append(heap.stats()["rekeyed"]), heap=heap)
+    wait_until(lambda: seen)
+    assert seen[0] - before < 1_000_000
+    wait_until(lambda: heap.stats()["rekeyed"] - before == 1_000_000)
+    assert timers.stop() == 1_000_000
+
+
 def test_threads_fire_and_arm_the_same_slots(heap):
     """Slots that are reset to now by several threads: each arming that no call has cancelled has fired."""
     fired = []

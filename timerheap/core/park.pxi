@@ -5,8 +5,8 @@
 # INT64_MIN, so that the callers after it need not. The worker writes wake_at and begins to wait
 # under one hold of M, and while it is awake wake_at is INT64_MIN: it looks at the root before it
 # parks again. So each deadline is either seen by the worker before it parks, or earlier than the
-# wake_at it parked with and signalled. A stale root is brought up to date before parking (collect
-# does it): timers that are only ever reset to later wake nobody.
+# wake_at it parked with and signalled. A stale root is brought up to date before parking (collect_some
+# does it, by slices): timers that are only ever reset to later wake nobody.
 #
 # tests/model has the protocol in Promela, with every interleaving.
 
@@ -32,7 +32,7 @@ cdef bint next_run(th_post* post) noexcept nogil:
     cdef th_core* c = post.core
     th_lock(c)
     while not called_off(c):
-        collect(c, th_now(c))
+        collect_some(c, th_now(c), TAKE_SLICE)
         if c.run_len:
             sort_run(c)
             c.batches += 1
@@ -42,6 +42,8 @@ cdef bint next_run(th_post* post) noexcept nogil:
             return True
         if called_off(c):
             break
+        if not fresh_root(c):
+            continue                    # there is more to bring up to date, and something may be due meanwhile
         th_post_to_park(post)
         th_park(c, c.keys[0].when if c.len else TH_NEVER)
     leave_post(post)

@@ -181,13 +181,19 @@ cdef bint take_all(th_core* c, int64_t now) noexcept nogil:
     return changed
 
 
-cdef void collect(th_core* c, int64_t now) noexcept nogil:
-    """Move every timer due at now into the run, unsorted, and bring a stale root up to date.
+cdef inline bint fresh_root(th_core* c) noexcept nogil:
+    """Whether the root, if any, is neither stale nor dead."""
+    th_assert_held(c)
+    return c.len == 0 or (th_state(c.keys[0].timer) == TH_ARMED and c.keys[0].timer.when == c.keys[0].when)
 
-    Afterwards the root, if any, is later than now and not stale: the deadline to sleep for. Unless the run has entries:
-    then there may be no memory for more, or a timer is due again that still has one. What callers arm while the mutex
-    is let go of is due at now at the earliest, so it may wait for the next run. Room that is left over goes to the sort
-    first, if there is one.
+
+cdef void collect_some(th_core* c, int64_t now, size_t most) noexcept nogil:
+    """Move every timer due at now into the run, unsorted. If there is none, bring the root up to date, which may be the
+    work of a million keys: of so many at most, for now is past by then.
+
+    Afterwards the root, if any, is later than now. Unless the run has entries: then there may be no memory for more, or
+    a timer is due again that still has one. What callers arm while the mutex is let go of is due at now at the
+    earliest, so it may wait for the next run. Room that is left over goes to the sort first, if there is one.
     """
     cdef size_t enough = c.run_len + c.len, steps = 0, work = 0
     cdef size_t few = FEW if c.len > CACHED_KEYS else 4 * FEW
@@ -199,8 +205,9 @@ cdef void collect(th_core* c, int64_t now) noexcept nogil:
             raise_keys(c)
         root = c.keys[0]
         if root.when > now:
-            if th_state(root.timer) == TH_ARMED and root.timer.when == root.when:
+            if c.run_len or most == 0 or fresh_root(c):
                 break
+            most -= 1
         elif c.run_len >= enough or not reserve_run(c, c.run_len + 1):
             break
         if root.when > now or steps < few:
@@ -213,6 +220,12 @@ cdef void collect(th_core* c, int64_t now) noexcept nogil:
         pause_slice(c, &work, TAKE_SLICE)
     if c.run_len == 0:
         shrink_keys(c)
+
+
+cdef void collect(th_core* c, int64_t now) noexcept nogil:
+    """collect_some, where the clock stands still, or nobody else looks at it: a root that is later than now is not
+    stale afterwards, unless the run has entries, and so the next deadline."""
+    collect_some(c, now, <size_t>-1)
 
 
 # ---- sorting --------------------------------------------------------------------------------------------------------
