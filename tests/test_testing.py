@@ -1,15 +1,17 @@
 """timerheap.testing: virtual time."""
 
 import datetime
+import gc
 import math
 import threading
+import weakref
 
 import pytest
 from helpers import Background, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timerheap import AfterFunc, Ticker, Timer, after, default_heap, select, sleep, tick
+from timerheap import AfterFunc, Ticker, Timer, TimerArray, after, default_heap, every, select, sleep, tick
 from timerheap.testing import ManualHeap, use
 
 
@@ -55,17 +57,9 @@ def test_a_manual_heap_has_no_worker(manual):
 def test_advance_refuses_to_go_back_and_to_nest(manual):
     with pytest.raises(ValueError, match="backwards"):
         manual.advance(-1)
-    errors = []
-
-    def nested():
-        try:
-            manual.advance(1)
-        except RuntimeError as exc:
-            errors.append(exc)
-
-    AfterFunc(1, nested, heap=manual)
-    manual.advance(1)
-    assert len(errors) == 1
+    AfterFunc(1, manual.advance, 1, heap=manual)
+    with pytest.raises(RuntimeError, match="under way"):
+        manual.advance(1)
 
 
 @pytest.mark.parametrize("span", [math.inf, 1e300, 10**400, 9.3e9, datetime.timedelta.max, 2**63 / 1e9])
@@ -362,6 +356,130 @@ def test_use_takes_a_heap_only(heap):
     with pytest.raises(TypeError, match=r"use\(\) heap must be a TimerHeap"), use(heap):
         pass
     assert default_heap() is real
+
+
+def fail(error):
+    raise error
+
+
+@pytest.mark.parametrize("error", [ValueError, AssertionError, KeyboardInterrupt, SystemExit, GeneratorExit, StopIteration])
+def test_advance_raises_what_a_callback_raised(manual, error):
+    seen, mine = [], error("mine")
+    AfterFunc(1, seen.append, "before", heap=manual)
+    AfterFunc(2, fail, mine, heap=manual)
+    AfterFunc(2, seen.append, "at the same time", heap=manual)
+    AfterFunc(3, seen.append, "after", heap=manual)
+    with pytest.raises(error) as raised:
+        manual.advance(10)
+    assert raised.value is mine
+    assert (seen, manual.time(), len(manual)) == (["before"], 2.0, 2)
+    manual.check()
+    manual.advance(0)  # what was left, before time goes on
+    assert seen == ["before", "at the same time"]
+    manual.advance(8)
+    assert (seen, manual.time()) == (["before", "at the same time", "after"], 10.0)
+    assert manual.stats()["errors"] == 1
+
+
+def test_what_is_left_can_be_stopped_and_put_off(manual):
+    seen = []
+    AfterFunc(1, fail, ValueError, heap=manual)
+    stopped, put_off, _kept = (AfterFunc(1, seen.append, number, heap=manual) for number in range(3))
+    with pytest.raises(ValueError):
+        manual.advance(1)
+    assert [timer for _, timer in manual.pending()][:2] == [stopped, put_off]
+    assert stopped.stop()
+    assert put_off.reset(5)
+    manual.advance(0)
+    assert seen == [2]
+    manual.advance(5)
+    assert seen == [2, 1]
+
+
+def test_each_error_leaves_an_advance_of_its_own(manual):
+    for number in range(3):
+        AfterFunc(1, fail, KeyError(number), heap=manual)
+    numbers = []
+    for span in (5, 0, 0):
+        with pytest.raises(KeyError) as raised:
+            manual.advance(span)
+        numbers.append(raised.value.args[0])
+    manual.advance(4)
+    assert (numbers, manual.time(), len(manual)) == ([0, 1, 2], 5.0, 0)
+
+
+def test_a_callback_that_is_periodic_is_armed_for_the_next_time_when_it_fails(manual):
+    beat = every(1, fail, ValueError, heap=manual)
+    for at in (1.0, 2.0):
+        with pytest.raises(ValueError):
+            manual.advance(1)
+        assert manual.time() == at
+    assert beat.when == 3.0
+    assert beat.stop()
+
+
+def test_the_function_of_an_array_that_fails_leaves_advance_as_well(manual):
+    seen = []
+    array = TimerArray(4, lambda slot: fail(ValueError) if slot == 1 else seen.append(slot), each=True, heap=manual)
+    array.reset(slice(None), 1)
+    with pytest.raises(ValueError):
+        manual.advance(1)
+    assert (seen, array.armed) == ([0], 2)
+    manual.advance(0)
+    assert seen == [0, 2, 3]
+
+
+def test_a_heap_with_an_on_error_of_its_own_goes_on():
+    errors, seen = [], []
+    heap = ManualHeap(on_error=lambda exc, timer: errors.append(exc))
+    error = ValueError("mine")
+    AfterFunc(1, fail, error, heap=heap)
+    AfterFunc(1, seen.append, 1, heap=heap)
+    heap.advance(2)
+    assert (errors, seen, heap.time()) == ([error], [1], 2.0)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_what_is_left_goes_with_the_heap_or_its_close(kept):
+    """Handles that were dropped, whose records are the heap's, too."""
+
+    class Thing:
+        def call(self):
+            pass
+
+    for close in (True, False):
+        heap, thing = ManualHeap(), Thing()
+        gone = weakref.ref(thing)
+        AfterFunc(1, fail, ValueError, heap=heap)
+        timer = AfterFunc(1, thing.call, heap=heap)
+        if not kept:
+            del timer
+        with pytest.raises(ValueError):
+            heap.advance(1)
+        if close:
+            heap.close()
+            assert (len(heap), heap.pending()) == (0, [])
+            heap.check()
+        timer = None
+        del thing, heap
+        gc.collect()
+        assert gone() is None
+
+
+def test_a_heap_that_a_failing_callback_closes_is_closed(manual):
+    seen = []
+    AfterFunc(1, lambda: manual.close() or fail(ValueError), heap=manual)
+    AfterFunc(1, seen.append, 1, heap=manual)
+    with pytest.raises(ValueError):
+        manual.advance(1)
+    assert (seen, manual.closed, len(manual)) == ([], True, 0)
+    manual.check()
+
+
+def test_an_error_in_another_threads_advance_is_raised_there(manual):
+    AfterFunc(1, fail, ValueError("mine"), heap=manual)
+    with pytest.raises(ValueError, match="mine"):
+        Background(manual.advance, 1).result()
 
 
 def test_the_clock_starts_where_told():

@@ -31,7 +31,7 @@ cdef class TimerHeap:
 
 
 cdef class ManualHeap(TimerHeap):
-    pass
+    cdef object leaving       # what a callback has raised that leaves advance(); of its thread
 
 
 @cython.final

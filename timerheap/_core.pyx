@@ -53,6 +53,7 @@ the parts that work on objects stand above those that make them; and timerproc, 
     pending.pxi       a snapshot of what is armed
     timerheap.pxi     TimerHeap
     loop_heap.pxi     LoopHeap: the heap of an event loop                       <- a loop's callbacks run
+    manual_clock.pxi  the clock of a ManualHeap, and who turns it               <- virtual time moves
     default.pxi       the default heap
     watches.pxi       the deadlines that a blocked receiver watches
     receive.pxi       looking, waiting in line, receiving                       <- receivers sleep
@@ -115,6 +116,7 @@ include "core/channel_states.pxi"
 include "core/pending.pxi"
 include "core/timerheap.pxi"
 include "core/loop_heap.pxi"
+include "core/manual_clock.pxi"
 include "core/default.pxi"
 include "core/watches.pxi"
 include "core/receive.pxi"

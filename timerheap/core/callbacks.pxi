@@ -2,7 +2,7 @@
 #
 # A callback's error goes to the heap's on_error, else to threading.excepthook, as the current exception:
 # sys.exc_info(), a bare raise and logging.exception find it there, and what the hook itself raises has it as its
-# context.
+# context. On a manual heap without an on_error it goes to whoever turns the clock: a test does not pass then.
 
 cdef object ExceptHookArgs = threading.ExceptHookArgs
 cdef str CLOSE = "close"
@@ -28,13 +28,24 @@ def report_to_loop(exc, timer):
         {"message": f"Exception in callback of {timer!r}", "exception": exc, "timer": timer})
 
 
+cdef inline void break_off(th_core* c) noexcept:
+    """Takes M. The turn is over: fire_run finds that it has lost the run, as by a hand-over, and what is left of that
+    is fired in the next turn."""
+    th_lock(c)
+    c.generation += 1
+    th_unlock(c)
+
+
 cdef void leave_run_forever(LoopHeap heap, object exc) noexcept:
-    """KeyboardInterrupt and SystemExit leave run_forever at once. The turn is over then: fire_run finds that it has
-    lost the run, as by a hand-over, and what is left of that is fired in the next turn."""
+    """KeyboardInterrupt and SystemExit leave run_forever at once."""
     heap.leaving = exc
-    th_lock(heap.core)
-    heap.core.generation += 1
-    th_unlock(heap.core)
+    break_off(heap.core)
+
+
+cdef void leave_advance(ManualHeap heap, object exc) noexcept:
+    """Whatever a callback raises leaves advance() at once."""
+    heap.leaving = exc
+    break_off(heap.core)
 
 
 cdef object hook_of(TimerHeap heap):
@@ -47,13 +58,16 @@ cdef object hook_of(TimerHeap heap):
 cdef void report(TimerHeap heap, object on_error, object exc, object timer) noexcept:
     """Hand what a callback raised to on_error or threading.excepthook, or that of the loop, as the current exception.
     What the hook itself raises goes to sys.unraisablehook: the worker lives on. In a loop what leaves that is left
-    for its end of the turn."""
+    for its end of the turn, and so is, on a manual heap, what no on_error gets."""
     cdef object hook = on_error
     cdef PyObject* result
     cdef PyObject* before
     th_count(&heap.core.errors, 1)
     if looped(heap.core) and isinstance(exc, LEAVING):
         leave_run_forever(<LoopHeap>heap, exc)
+        return
+    if heap.core.manual and hook is None:
+        leave_advance(<ManualHeap>heap, exc)
         return
     before = get_handled()
     if hook is None:

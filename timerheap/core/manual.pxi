@@ -1,28 +1,5 @@
 # ManualHeap: virtual time, for tests.
 
-cdef inline bint is_sum(double before, double span, double after) noexcept nogil:
-    """Whether span leads from before to after, as somebody finds who adds or subtracts."""
-    return before + span == after or after - before == span
-
-
-cdef bint step(th_core* c, int64_t target, int64_t due) noexcept nogil:
-    """Takes M. Turn the clock to the next deadline, not beyond due, and collect what is due then. False
-    when nothing was, and the clock stands at target, or where a deadline beyond that has left it."""
-    cdef int64_t now = th_now(c)
-    th_lock(c)
-    collect(c, now)
-    if c.run_len == 0:
-        if c.len and c.keys[0].when <= due and not c.closed:
-            now = c.keys[0].when
-        else:
-            now = max(now, target)
-        th_set_manual(c, now)
-        collect(c, now)
-    sort_run(c)
-    th_unlock(c)
-    return c.run_len > 0
-
-
 cdef class ManualHeap(TimerHeap):
     """A TimerHeap whose clock stands still until advance() moves it. It has no worker: callbacks
     run in the thread that advances.
@@ -59,6 +36,9 @@ cdef class ManualHeap(TimerHeap):
         thread, in order, each callback when time() is its deadline exactly. What the callbacks arm
         for that span runs as well.
 
+        Raises what a callback raises, at once and whatever it is, unless the heap has an on_error, which gets it then.
+        The clock stands at that deadline, what else is due stays so, and another advance() goes on.
+
         A timer is due by then when it is so to the nanosecond, and also when it looks so: when t.when is not above the
         float time() + seconds, or above time() afterwards. So advance(t.when - time()) fires t. The clock
         ends at the sum in nanoseconds (less one that came by rounding seconds up, where as floats they lead to a whole
@@ -70,21 +50,12 @@ cdef class ManualHeap(TimerHeap):
         cdef th_core* c = self.core
         cdef int64_t ns = 0, target = 0, due
         cdef double span, before
-        cdef bint busy
         to_ns(seconds, &ns, b"ManualHeap.advance() seconds")
         span = seconds if isinstance(seconds, float) else to_seconds(ns)
         if ns < 0 or span < 0:
             raise ValueError(f"ManualHeap.advance() seconds must not be negative, as {seconds!r} is: time does not run "
                              "backwards")
-        if FREE_THREADED:
-            th_lock(c)
-        busy = c.advancer != 0
-        if not busy:
-            c.advancer = th_thread()
-        if FREE_THREADED:
-            th_unlock(c)
-        if busy:
-            raise RuntimeError("advance() is under way already")
+        enter_clock(self)
         try:
             before = to_seconds(th_now(c))
             if add_overflow(th_now(c), ns, &target) or target == TH_NEVER:
@@ -94,21 +65,17 @@ cdef class ManualHeap(TimerHeap):
             if (ns > 1 and to_seconds(ns) > span and not is_sum(before, span, to_seconds(target))
                     and is_sum(before, span, to_seconds(target - 1))):
                 target -= 1                 # seconds was rounded up, though it leads to a whole nanosecond
-            while step(c, target, due):
-                wake_waiters(c)
-                fire_run(self, c.generation)
-                PyErr_CheckSignals()
+            turn_clock(self, target, due)
             th_set_due(c, max(due, th_due(c)))
         finally:
-            let_run_go(c, <PyObject*>self)
-            if FREE_THREADED:
-                th_lock(c)
-            c.advancer = 0
-            if FREE_THREADED:
-                th_unlock(c)
-            if c.closed:
-                drop_hooks(self)
-        wake_waiters(c)
+            leave_clock(self)
+
+    def close(self, timeout=None):
+        """TimerHeap.close. What is left of an advance() that a callback has broken off is cancelled as well.
+        """
+        TimerHeap.close(self, timeout)
+        if enter_turn(self.core):       # else whoever turns the clock does this
+            leave_clock(self)
 
 
 # ---- what the collector is shown ------------------------------------------------------------------------------------
@@ -155,6 +122,7 @@ cdef int heap_clear(PyObject* self) noexcept:
     cdef th_core* c = (<TimerHeap>self).core
     if c != NULL:
         let_all_go(<TimerHeap>self)
+        let_run_go(c, self)
     return heap_fields_clear[type(<object>self) is LoopHeap](self)
 
 

@@ -96,6 +96,7 @@ cdef class TimerHeap:
         th_delist(c)
         if c.driven:
             let_all_go(self)
+            let_run_go(c, <PyObject*>self)      # of a turn that was broken off
         th_lock(c)
         alone = c.post == NULL and c.spare == NULL
         if not alone:
