@@ -21,7 +21,8 @@
  * and has a key no later than the deadline, if there is one and it is not on a manual clock.
  *
  * One mutex, C, guards all of it, for all heaps: a select spans channels of any heap. No hold of it grows with the
- * channels of a select, the waiters of a heap or anything else. Joining the lines, leaving them and looking at
+ * channels of a select, the waiters of a heap or anything else, but where the waiters of a manual heap are counted.
+ * Joining the lines, leaving them and looking at
  * many go in slices, between which C is handed to whoever waits for it. So a select over more than one slice sees its
  * channels one after another, not all at one moment: what it has seen ready it takes only if it is so still, and
  * what changes behind its back is noted. Never held together with a heap's M; no Python under it (see core.h).
@@ -91,6 +92,8 @@ typedef struct th_waiter {
     th_node *changed;       /* nodes to look at; guard C */
     int again;              /* all of them are; guard C */
     uint64_t arrival;       /* its number among all waiters, 0 before it first joined a line; guard C */
+    th_core *clock;         /* what its timeout counts by; guard C, and so is the next */
+    int64_t until;          /* when that ends, TH_NEVER without one */
     _Atomic uint32_t woken; /* its word: 0 while it sleeps, or is about to, and there is nothing to look at */
     th_bell *bell;          /* a coroutine's while woken is 0, with a reference to its object; else NULL; guard C */
 } th_waiter;
@@ -341,6 +344,13 @@ static inline void th_rearm_wait(th_waiter *w)
 {
     th_assert_chan_held();
     atomic_store(&w->woken, 0);
+}
+
+/* Whether it has seen all there is to see, and sleeps or is about to. */
+static inline int th_asleep(const th_waiter *w)
+{
+    th_assert_chan_held();
+    return atomic_load(&w->woken) == 0;
 }
 
 /* After it, or when it never comes to one: nobody need wake this waiter. */

@@ -36,6 +36,8 @@ cdef extern from "channel.h" nogil:
         size_t watched
         th_node* changed
         bint again
+        th_core* clock
+        int64_t until
         th_bell* bell
     uint32_t th_forks
     size_t th_longest_slice()
@@ -56,6 +58,7 @@ cdef extern from "channel.h" nogil:
     bint th_note_head(th_chan* ch)
     th_node* th_next_changed(th_waiter* w)
     void th_rearm_wait(th_waiter* w)
+    bint th_asleep(const th_waiter* w)
     void th_stay_awake(th_waiter* w)
     th_bell* th_take_bell(th_waiter* w)
     int th_wait(th_waiter* w, int64_t deadline)

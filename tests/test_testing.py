@@ -362,7 +362,7 @@ def fail(error):
     raise error
 
 
-@pytest.mark.parametrize("error", [ValueError, AssertionError, KeyboardInterrupt, SystemExit, GeneratorExit, StopIteration])
+@pytest.mark.parametrize("error", [ValueError, AssertionError, KeyboardInterrupt, SystemExit, StopIteration])
 def test_advance_raises_what_a_callback_raised(manual, error):
     seen, mine = [], error("mine")
     AfterFunc(1, seen.append, "before", heap=manual)

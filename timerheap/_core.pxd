@@ -32,6 +32,10 @@ cdef class TimerHeap:
 
 cdef class ManualHeap(TimerHeap):
     cdef object leaving       # what a callback has raised that leaves advance(); of its thread
+    cdef bint moves           # its auto: whoever drives it and would wait moves the clock
+    cdef th_chan** roster     # its channels, see manual_clock.pxi; this and the next two: guard its critical section
+    cdef size_t room          # places of the roster, a power of two, or none yet
+    cdef size_t enrolled      # so many are taken
 
 
 @cython.final

@@ -24,6 +24,8 @@ cdef class Channel:
         if th_chan_live(&self.ch):
             chan_retire(&self.ch)
         th_chan_unlock()
+        if self.ch.core.manual:
+            strike_off(<ManualHeap>self.heap, &self.ch)
         th_count(&self.ch.core.channels, -1)
 
     def recv(self, timeout=None):
@@ -37,7 +39,7 @@ cdef class Channel:
         """
         cdef PyObject* channel = <PyObject*>self
         cdef double value = 0
-        receive(&channel, 1, timeout, False, &value, b"Channel.recv() timeout")
+        receive(&channel, 1, timeout, False, &value, b"Channel.recv() timeout", "Channel.recv()")
         return value
 
     def poll(self):
@@ -69,4 +71,6 @@ cdef Channel new_channel(TimerHeap heap):
     channel.heap = heap
     channel.ch.core = heap.core
     th_count(&heap.core.channels, 1)
+    if heap.core.manual:
+        enrol(<ManualHeap>heap, &channel.ch)
     return channel

@@ -77,7 +77,7 @@ cdef int heap_init(PyObject* self, PyObject* args, PyObject* keywords) except -1
 
 
 cdef int manual_init(PyObject* self, PyObject* args, PyObject* keywords) except -1:
-    check_constructor("ManualHeap()", "start", False, ("name", "on_error"), args, keywords)
+    check_constructor("ManualHeap()", "start", False, ("auto", "name", "on_error"), args, keywords)
     return manual_init_unchecked(self, args, keywords)
 
 
@@ -166,7 +166,7 @@ publish(TimerArray, "(n, func, /, *, each=False, batch=4096, heap=None)")
 publish(Channel, "()")
 publish(Ticker, "(period, *, heap=None)")
 publish(LoopHeap, "(loop, name)")
-publish(ManualHeap, "(start=0.0, *, name='manual', on_error=None)")
+publish(ManualHeap, "(start=0.0, *, auto=False, name='manual', on_error=None)")
 ASKS_FOR_GIL = th_examine_gil(sys.getswitchinterval())
 th_examine_contexts(sys.getsizeof(new_context()))
 SHARES_CONTEXTS = bool(th_shares_contexts)

@@ -149,7 +149,7 @@ cdef outcome look_or_stand(Reception self, Bell bell, int64_t* when, int64_t* wa
     self.g.work = 0
     if not self.joined or self.forks != th_forks:
         w.changed = NULL
-        join_lines(w, &self.g)
+        join_lines(w, &self.g, self.until)
         self.joined = True
         self.forks = th_forks
     while result == NOT_READY:
@@ -196,7 +196,7 @@ cdef outcome look_first(Reception self, int64_t* when) except *:
         self.home = heap_of(self.loop, WAITS_OF_LOOP)
         self.itself = weakref.ref(self)
         self.home.waiters.add(self.itself)
-        self.until = th_deadline(th_now(self.g.clock), self.ns)
+        self.until = end_of_wait(self.g.clock, self.ns)
         return NOT_READY
     return result
 

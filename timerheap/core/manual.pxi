@@ -7,6 +7,13 @@ cdef class ManualHeap(TimerHeap):
     The thread that makes it is the one expected to advance it. A receive, select or sleep there,
     or in a callback that advance() runs, that nothing but advance() could end raises RuntimeError
     at once; in other threads it waits for advance().
+
+    With auto it moves the clock instead, from deadline to deadline until it is over, and what falls due meanwhile runs
+    in this thread; RuntimeError only where nothing is armed that could end it. In a callback of the heap's nothing else
+    runs meanwhile: what falls due is late, as where a callback blocks a worker. Other threads are not waited for, that
+    is block_until's.
+
+    pending() lists function timers alone, as that of any heap; len() counts channel timers, too.
     """
 
     def __cinit__(self, *args, **kwargs):
@@ -15,14 +22,23 @@ cdef class ManualHeap(TimerHeap):
         self.core.exiting = False
         self.core.driver = th_thread()
 
-    def __init__(self, start=0.0, *, name="manual", on_error=None):
+    def __dealloc__(self):
+        free(self.roster)
+
+    def __init__(self, start=0.0, *, auto=False, name="manual", on_error=None):
         cdef int64_t ns = 0
         to_ns(start, &ns, b"ManualHeap() start")
         if ns == TH_NEVER or ns == INT64_MIN:
             raise ValueError(f"ManualHeap() start must be a time of the clock, which {start!r} is beyond")
         TimerHeap.__init__(self, name, on_error=on_error)
+        self.moves = auto
         th_set_due(self.core, ns)
         th_set_manual(self.core, ns)
+
+    @property
+    def auto(self):
+        """Whether a wait in the thread that drives the heap moves the clock."""
+        return self.moves
 
     def time(self):
         """The manual clock, in seconds.
@@ -69,6 +85,53 @@ cdef class ManualHeap(TimerHeap):
             th_set_due(c, max(due, th_due(c)))
         finally:
             leave_clock(self)
+
+    def advance_to_next(self):
+        """Move the clock to the next deadline of whatever is armed on the heap, channel timers, Tickers and arrays
+        among it, or of the timeout of a thread that waits, and run what is due then, as advance() does. The time
+        then; None, and nothing moves, if there is none.
+
+        A Ticker's next tick counts only once its last one has been received: until then it would be dropped.
+        """
+        cdef int64_t when
+        enter_clock(self)
+        try:
+            when = what_is_next(self)
+            if when == TH_NEVER:
+                return None
+            turn_to(self, when)
+        finally:
+            leave_clock(self)
+        return to_seconds(th_now(self.core))
+
+    def block_until(self, n, timeout=30):
+        """Wait until n threads or coroutines, at least, wait in a recv, select, sleep or iteration on channels of this
+        heap, and have seen all there is to see: one that has been woken, and has yet to take its value and to come
+        back, does not count. So what advance() has made ready is dealt with when this returns.
+
+        TimeoutError after timeout seconds of real time; RuntimeError when the heap is closed.
+        """
+        cdef int64_t ns = 0, until
+        cdef size_t asleep = 0
+        if not has_index(n):
+            raise TypeError(f"ManualHeap.block_until() n must be an int, not {type(n).__name__}")
+        count = PyNumber_Index(n)
+        if count < 0:
+            raise ValueError(f"ManualHeap.block_until() n must not be negative, not {count}")
+        to_ns(timeout, &ns, b"ManualHeap.block_until() timeout")
+        until = TH_NEVER if ns == TH_NEVER else th_deadline(th_monotonic(), ns)
+        while True:
+            next_timeout(self.core, &asleep)
+            if asleep >= count:
+                return
+            if self.core.closed:
+                raise RuntimeError(CLOSED_HEAP)
+            if th_monotonic() >= until:
+                raise TimeoutError(f"{asleep} wait on the manual heap {self.name!r}, and not {count}, after "
+                                   f"{timeout} s")
+            with nogil:
+                th_nap()
+            PyErr_CheckSignals()
 
     def close(self, timeout=None):
         """TimerHeap.close. What is left of an advance() that a callback has broken off is cancelled as well.

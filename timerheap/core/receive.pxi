@@ -68,7 +68,7 @@ cdef inline void weigh(glance* g, th_chan* ch) noexcept nogil:
         return
     if g.clock == NULL:
         g.clock = core
-    if core.driver == th_thread() or core.advancer == th_thread():
+    if drives(core):
         g.driving = True
     else:
         g.hope = True
@@ -187,12 +187,14 @@ cdef outcome look(th_waiter* w, glance* g, int64_t* when) noexcept nogil:
 
 # ---- waiting --------------------------------------------------------------------------------------------------------
 
-cdef void join_lines(th_waiter* w, glance* g) noexcept nogil:
+cdef void join_lines(th_waiter* w, glance* g, int64_t until) noexcept nogil:
     """Stand in line at each channel of w, all of which are to be looked at then."""
     cdef size_t i
     th_assert_chan_held()
     th_stay_awake(w)
     th_arrive(w)
+    w.clock = g.clock
+    w.until = until
     for i in range(w.heaps):
         th_join_ring(w.groups + i)
         pause(g, 1)
@@ -253,7 +255,7 @@ cdef outcome wait_lines(th_waiter* w, glance* g, int64_t until, int64_t* when) n
     cdef bint interrupted = False
     cdef unsigned long slack = th_slack_fine()
     th_chan_lock()
-    join_lines(w, g)
+    join_lines(w, g, until)
     while True:
         result = look_in_line(w, g, until, when)
         if result != NOT_READY:
@@ -381,31 +383,54 @@ cdef int refuse_to_receive(outcome result) except -1:
     if result == INHERITED:
         raise RuntimeError("the timer was armed before the fork and goes on in the parent only; "
                            "reset() arms it anew in this process")
-    if result == DEADLOCK:
-        raise RuntimeError("this receive would never end: its manual heap is advanced by this very thread")
     raise TimeoutError("no value within the timeout")
 
 
+cdef inline int64_t end_of_wait(th_core* clock, int64_t ns) noexcept nogil:
+    """When a wait of ns that begins now ends."""
+    return TH_NEVER if ns == TH_NEVER else th_deadline(th_now(clock), ns)
+
+
+cdef outcome look_now(PyObject** channels, size_t count, glance* g, int64_t* when) noexcept:
+    """look_once; with the GIL where it is short."""
+    cdef outcome result
+    if count <= SLICE:
+        return look_once(channels, count, g, when)
+    with nogil:
+        result = look_once(channels, count, g, when)
+    return result
+
+
+cdef outcome move_or_wait(PyObject** channels, size_t count, glance* g, int64_t until, int64_t* when) except *:
+    """Nothing is ready. Where only the calling thread could change that it moves the clock, if it may."""
+    cdef outcome result
+    while g.driving and not g.hope and (until == TH_NEVER or g.clock.manual):
+        heap = driven_heap(channels, count, True)
+        if heap is None or not move_on(heap, channels, count, until if g.clock == heap.core else TH_NEVER):
+            return DEADLOCK
+        result = look_now(channels, count, g, when)
+        if result != TIMED_OUT or until != TH_NEVER and th_due(g.clock) >= until:
+            return result
+    return wait(channels, count, g, until, when)
+
+
 cdef size_t receive(PyObject** channels, size_t count, object timeout, bint once, double* value,
-                    const char* what) except? -1:
+                    const char* what, str call) except? -1:
     """Receive from one of count > 0 channels; returns its index, and the deadline in value. With
-    once, -1 and no exception when the channel is stopped. what is timeout's name in a message."""
+    once, -1 and no exception when the channel is stopped. In messages what is timeout's name, and call that of the
+    call."""
     cdef glance g
-    cdef int64_t ns = TH_NEVER, when = 0
+    cdef int64_t ns = TH_NEVER, when = 0, until
     cdef outcome result
     if timeout is not None:
         to_ns(timeout, &ns, what)
     g.once = once
-    if count <= SLICE:
-        result = look_once(channels, count, &g, &when)
-    else:
-        with nogil:
-            result = look_once(channels, count, &g, &when)
+    result = look_now(channels, count, &g, &when)
     if result == TIMED_OUT and ns > 0:
-        if g.driving and not g.hope and (ns == TH_NEVER or g.clock.manual):
-            result = DEADLOCK
-        else:
-            result = wait(channels, count, &g, th_deadline(th_now(g.clock), ns), &when)
+        until = end_of_wait(g.clock, ns)
+        result = move_or_wait(channels, count, &g, until, &when)
+        if result == DEADLOCK:
+            raise endless(channels, count, until, call)
     if result == RECEIVED:
         value[0] = to_seconds(when)
         return g.pick

@@ -29,8 +29,16 @@ def select(*channels, timeout=None):
         if not isinstance(channel, Channel):
             refuse_to_select(channel)
     items = tuple_items(<PyObject*>channels)
-    i = receive(items, count, timeout, False, &value, b"select() timeout")
+    i = receive(items, count, timeout, False, &value, b"select() timeout", "select()")
     return channels[i], value
+
+
+cdef int sleep_virtually(TimerHeap heap, object delay) except -1:
+    cdef Channel channel = after(delay, heap=heap)
+    cdef PyObject* c = <PyObject*>channel
+    cdef double value = 0
+    receive(&c, 1, None, False, &value, NULL, f"sleep({delay!r})")
+    return 0
 
 
 def sleep(delay):
@@ -45,7 +53,7 @@ def sleep(delay):
         return
     cdef TimerHeap heap = shared_default(False) if FREE_THREADED else the_default
     if heap is not None and heap.core.manual:
-        after(delay).recv()
+        sleep_virtually(heap, delay)
         return
     until = th_deadline(th_monotonic(), ns)
     while interrupted:

@@ -53,7 +53,7 @@ cdef class Ticker:
     def __next__(self):
         cdef PyObject* channel = <PyObject*>self.channel
         cdef double value = 0
-        if receive(&channel, 1, None, True, &value, NULL) == <size_t>-1:
+        if receive(&channel, 1, None, True, &value, NULL, "iteration over a Ticker") == <size_t>-1:
             raise StopIteration
         return value
 
