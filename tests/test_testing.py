@@ -11,7 +11,7 @@ from helpers import Background, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timerheap import AfterFunc, Ticker, Timer, TimerArray, after, default_heap, every, select, sleep, tick
+from timerheap import AfterFunc, Ticker, Timer, TimerArray, TimerHeap, after, default_heap, every, select, sleep, tick
 from timerheap.testing import ManualHeap, use
 
 
@@ -350,12 +350,113 @@ def test_use_restores_the_default_after_an_error():
     assert default_heap() is real
 
 
-@pytest.mark.parametrize("heap", [None, 3, ManualHeap], ids=repr)
+@pytest.mark.parametrize("heap", [3, "heap", ManualHeap], ids=repr)
 def test_use_takes_a_heap_only(heap):
     real = default_heap()
     with pytest.raises(TypeError, match=r"use\(\) heap must be a TimerHeap"), use(heap):
         pass
     assert default_heap() is real
+
+
+def test_use_without_a_heap_makes_one_and_closes_it():
+    real = default_heap()
+    with use() as heap:
+        assert type(heap) is ManualHeap
+        assert default_heap() is heap
+        AfterFunc(1, int)
+        heap.advance(1)
+    assert heap.closed
+    assert default_heap() is real
+
+
+def test_use_leaves_a_given_heap_open_and_does_not_look_at_it():
+    heap = ManualHeap()
+    with use(heap):
+        timer = AfterFunc(1, int)
+    assert not heap.closed
+    assert timer.active
+
+
+def leave_function():
+    return AfterFunc(5, int)
+
+
+def leave_dropped():
+    AfterFunc(5, int)
+
+
+def leave_array():
+    array = TimerArray(9, print)
+    array.reset([1, 2, 3], 5)
+    return array
+
+
+LEFT = {
+    "function": (leave_function, 1, "due in 4.000000 s"),
+    "dropped": (leave_dropped, 1, "due in 4.000000 s"),
+    "never": (lambda: AfterFunc(math.inf, int), 1, "never due"),
+    "periodic": (lambda: every(5, int), 1, "every 5.0 s"),
+    "many": (lambda: [AfterFunc(5, int) for _ in range(25)], 25, "15 more"),
+    "array": (leave_array, 3, "TimerArray"),
+    "channel": (lambda: after(5), 1, "1 with a channel"),
+    "channel that never is ready": (lambda: Timer(math.inf), 1, "1 with a channel"),
+    "ticker": (lambda: Ticker(5), 1, "1 with a channel"),
+    "ticker with an unread tick": (lambda: Ticker(0.5), 1, "1 with a channel"),
+}
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("kind", LEFT)
+def test_use_raises_when_timers_are_left_armed(kind, given):
+    real = default_heap()
+    leave, number, listed = LEFT[kind]
+    with pytest.raises(AssertionError) as raised, use(*[ManualHeap()] * given, strict=given or None) as heap:
+        kept = leave()
+        heap.advance(1)
+    assert str(raised.value).startswith(f"timers are left armed on the heap 'manual' at 1.0, {number} in all: ")
+    assert listed in str(raised.value)
+    assert "strict=False" in str(raised.value)
+    assert heap.closed is not given
+    assert default_heap() is real
+    del kept
+
+
+@pytest.mark.parametrize("kind", LEFT)
+def test_use_does_not_raise_when_not_strict_or_closed_or_left_by_an_exception(kind):
+    leave, _, _ = LEFT[kind]
+    with use(strict=False) as heap:
+        leave()
+    assert heap.closed
+    with use() as heap:
+        leave()
+        heap.close()
+    with pytest.raises(KeyError), use() as heap:
+        leave()
+        raise KeyError
+    assert heap.closed
+
+
+def test_what_is_over_is_not_left_armed():
+    with use() as heap:
+        fired, stopped, ready, dropped = AfterFunc(1, int), AfterFunc(2, int), Timer(1), Timer(5)
+        ticker = Ticker(1)
+        array = TimerArray(4, print)
+        array.reset(2, 5)
+        heap.advance(1)
+        stopped.stop()
+        ticker.stop()
+        array.stop()
+        del dropped
+        assert (fired.active, ready.active) == (False, True)
+
+
+def test_use_can_look_at_a_heap_on_real_time():
+    with TimerHeap() as heap:
+        with pytest.raises(AssertionError, match="timers are left armed on the heap 'timerheap', 2 in all: "):
+            with use(heap, strict=True):
+                AfterFunc(3600, int)
+                channel = after(3600)
+        assert channel.poll() is None
 
 
 def fail(error):

@@ -1,8 +1,8 @@
 """Virtual time for tests: a heap whose clock moves only when told.
 
 >>> from timerheap import AfterFunc
->>> from timerheap.testing import ManualHeap, use
->>> with use(ManualHeap()) as heap:
+>>> from timerheap.testing import use
+>>> with use() as heap:
 ...     timer = AfterFunc(3600, print, "an hour later")
 ...     heap.advance(3600)
 an hour later
@@ -10,7 +10,7 @@ an hour later
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar, cast
+from typing import TypeVar, cast, overload
 
 from timerheap._core import ManualHeap, TimerHeap, swap_default_heap
 
@@ -18,21 +18,63 @@ _Heap = TypeVar("_Heap", bound=TimerHeap)
 
 __all__ = ["ManualHeap", "use"]
 
+_LISTED = 10  # timers in a message
 
+
+@overload
 @contextmanager
-def use(heap: _Heap) -> Iterator[_Heap]:
+def use(heap: None = None, *, strict: bool | None = None) -> Iterator[ManualHeap]: ...
+@overload
+@contextmanager
+def use(heap: _Heap, *, strict: bool | None = None) -> Iterator[_Heap]: ...
+@contextmanager
+def use(heap: TimerHeap | None = None, *, strict: bool | None = None) -> Iterator[TimerHeap]:
     """Make heap the default heap for the length of a with block, so that code which names no heap
-    is driven by it.
+    is driven by it. Without one it makes a ManualHeap, and closes it at the end of the block.
+
+    strict: AssertionError at the end of the block, unless that is left by an exception, if timers are still armed,
+    listing them: callbacks to come, slots of arrays, channel timers whose deadline has not come, and Tickers. None
+    means that the heap which use() has made is looked at, and one that was given is not.
 
     Process-wide: other threads see it too. Timers armed before the block stay where they are. Once
     heap is closed, arming on the default heap raises RuntimeError until the block ends. TypeError
     for what is no TimerHeap.
     """
-    if not isinstance(cast(object, heap), TimerHeap):
+    if not isinstance(cast(object, heap), TimerHeap | None):
         got = "the class itself" if isinstance(heap, type) else type(heap).__name__
         raise TypeError(f"use() heap must be a TimerHeap, as in use(ManualHeap()), not {got}")
-    before = swap_default_heap(heap, True)
+    used = ManualHeap() if heap is None else heap
+    before = swap_default_heap(used, True)
     try:
-        yield heap
+        yield used
+        if strict or (strict is None and heap is None):
+            refuse_armed(used)
     finally:
         swap_default_heap(*before)
+        if heap is None:
+            used.close()
+
+
+def refuse_armed(heap: TimerHeap) -> None:
+    """AssertionError if timers are armed on that heap."""
+    timers: list[object] = [timer for _, timer in heap.pending()]
+    count = len(timers)
+    if isinstance(heap, ManualHeap):
+        arrays, channels = heap._others_armed()
+        timers += [array for array, _ in arrays]
+        count += sum(armed for _, armed in arrays) + channels
+    else:
+        channels = len(heap) - count
+        count += channels
+    if count == 0:
+        return
+    listed = [repr(timer) for timer in timers[:_LISTED]]
+    if len(timers) > _LISTED:
+        listed.append(f"{len(timers) - _LISTED} more")
+    if channels:
+        listed.append(f"{channels} with a channel")
+    at = f" at {heap.time()}" if isinstance(heap, ManualHeap) else ""
+    raise AssertionError(
+        f"timers are left armed on the heap {heap.name!r}{at}, {count} in all: {', '.join(listed)}. Stop them, "
+        "advance() to them, close() the heap, or say use(strict=False)"
+    )

@@ -133,6 +133,29 @@ cdef class ManualHeap(TimerHeap):
                 th_nap()
             PyErr_CheckSignals()
 
+    def _others_armed(self):
+        """Beside what pending() lists: a list of (TimerArray, slots), and the number of channel timers and Tickers.
+        What is ready and was not received is armed no more, but for a Ticker's."""
+        cdef th_core* c = self.core
+        cdef list arrays = []
+        cdef PyObject* array = <PyObject*>self
+        cdef size_t i = 0, armed = 0
+        while array != NULL:
+            array = NULL
+            th_lock(c)
+            while array == NULL and i < c.arrays.len:
+                if c.arrays.items[i].held and c.arrays.items[i].armed:
+                    array = <PyObject*>c.arrays.items[i].object
+                    armed = c.arrays.items[i].armed
+                    incref(array)
+                i += 1
+            th_unlock(c)
+            if array != NULL:
+                arrays.append((<object>array, armed))
+                decref(array)
+        next_on_roster(self, &armed)
+        return arrays, armed
+
     def close(self, timeout=None):
         """TimerHeap.close. What is left of an advance() that a callback has broken off is cancelled as well.
         """

@@ -158,8 +158,8 @@ cdef inline bint to_come(th_chan* ch) noexcept nogil:
 
 
 cdef int64_t next_on_roster(ManualHeap heap, size_t* armed) noexcept:
-    """Takes C. The earliest deadline of a channel, TH_NEVER if there is none. armed: how many are to come, those that
-    never do among them."""
+    """Takes C. The earliest deadline of a channel, TH_NEVER if there is none. armed: how many have a deadline before
+    them, one that never comes, or a period."""
     cdef int64_t when = TH_NEVER
     cdef size_t i, work = 0
     cdef th_chan* ch
@@ -168,9 +168,10 @@ cdef int64_t next_on_roster(ManualHeap heap, size_t* armed) noexcept:
         th_chan_lock()
         for i in range(heap.room):
             ch = heap.roster[i]
-            if ch != NULL and th_chan_live(ch) and (ch.when == TH_NEVER or to_come(ch)):
-                when = min(when, ch.when)
-                armed[0] += 1
+            if ch != NULL and th_chan_live(ch):
+                if to_come(ch):
+                    when = min(when, ch.when)
+                armed[0] += ch.period != 0 or ch.when == TH_NEVER or to_come(ch)
             work += 1
             offer(&work)
         th_chan_unlock()
