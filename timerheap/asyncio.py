@@ -25,7 +25,7 @@ from threading import get_ident
 from types import FunctionType, new_class
 from typing import TYPE_CHECKING
 
-from timerheap._core import EPOLL, LoopTimers, Sleep, learn_asyncio, timeout, timeout_at
+from timerheap._core import EPOLL, LoopTimers, ManualHeap, Sleep, learn_asyncio, timeout, timeout_at
 from timerheap._loop_heap import heap, select
 
 if TYPE_CHECKING:
@@ -286,6 +286,35 @@ class _AnySelector(selectors.BaseSelector):
         return getattr(self._selector, name)
 
 
+class _VirtualSelector(_AnySelector):
+    """Of a loop under virtual time. Where the loop has nothing to do and no file is ready, the heap's clock goes on to
+    what is next, of the loop's timers and on the heap. It stands still while a job is at work: one that an executor
+    has and that does not wait on the heap itself. Where nothing is next this is a selector as any other."""
+
+    def __init__(
+        self, timers: LoopTimers, selector: selectors.BaseSelector, heap: ManualHeap, jobs: set[object]
+    ) -> None:
+        super().__init__(timers, selector)
+        self._heap = heap
+        self._jobs = jobs
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        timers = self._timers
+        ready = self._selector.select(0)
+        if not ready and (timeout is None or timeout > 0) and not timers.due():
+            ready = self._wait(timeout)
+        return [*ready, *_timers_event(timers)] if timers.due() else ready
+
+    def _wait(self, timeout: float | None) -> list[Any]:
+        while len(self._jobs) > self._heap._threads_waiting():
+            ready = self._selector.select(0.001)  # the end of a job is an event, that it waits is none
+            if ready:
+                return ready
+        if self._heap._go_on(self._timers.next_deadline()):
+            return []
+        return self._selector.select(timeout)
+
+
 if EPOLL:
 
     class _EpollSelector(selectors.EpollSelector):
@@ -425,12 +454,44 @@ class EventLoop(_TimersOfLoop, asyncio.SelectorEventLoop):
     and with them asyncio's sleep, timeout and wait_for, take a fifth of the time or less; a cancelled timer is gone at
     once; the garbage collector does not see what is pending; deadlines are kept to the nanosecond, and none is early.
     selector: another one than the system's best; deadlines are as precise as that then.
+
+    heap, a ManualHeap(auto=True), for tests: the loop is under its time. When nothing else is to be done the clock goes
+    on at once to the next deadline, of the loop's timers and on the heap, whose callbacks run in the loop's thread;
+    what one of them raises leaves the loop. heap(loop) is that heap, which the loop does not close. Jobs of
+    run_in_executor and to_thread are waited for meanwhile, but where they wait on the heap themselves. What comes from
+    outside is not, files, sockets and other processes: it takes its time where no timer is pending, and else is late.
     """
 
-    def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
+    _jobs: set[object] | None = None  # under virtual time: what executors have
+
+    def __init__(self, selector: selectors.BaseSelector | None = None, *, heap: ManualHeap | None = None) -> None:
         self._native_timers = timers = _Timers()
-        super().__init__(_selector_for(timers, selector))
+        if heap is None:
+            super().__init__(_selector_for(timers, selector))
+        else:
+            if not isinstance(heap, ManualHeap) or not heap.auto:
+                self.__dict__["_closed"] = True  # as its __del__ asks
+                raise TypeError(f"EventLoop() heap must be a ManualHeap(auto=True), not {heap!r}")
+            self._jobs = set()
+            self.__dict__.update(time=heap.time, _timerheap_manual=heap)
+            super().__init__(_VirtualSelector(timers, selector or selectors.DefaultSelector(), heap, self._jobs))
         self._attach_timers()
+
+    def run_in_executor(self, executor: Any, func: Callable[[*_Ts], Any], *args: *_Ts) -> asyncio.Future[Any]:
+        future = super().run_in_executor(executor, func, *args)
+        if self._jobs is not None:
+            self._jobs.add(future)
+            future.add_done_callback(self._jobs.discard)
+        return future
+
+    async def shutdown_default_executor(self, *args: Any, **kwargs: Any) -> None:
+        job = object()
+        jobs = set() if self._jobs is None else self._jobs
+        jobs.add(job)
+        try:
+            await super().shutdown_default_executor(*args, **kwargs)
+        finally:
+            jobs.discard(job)
 
 
 def loop_class(base: type) -> type:

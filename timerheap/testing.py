@@ -8,15 +8,22 @@
 an hour later
 """
 
-from collections.abc import Iterator
+from __future__ import annotations
+
 from contextlib import contextmanager
-from typing import TypeVar, cast, overload
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar, cast, overload
 
 from timerheap._core import ManualHeap, TimerHeap, swap_default_heap
 
-_Heap = TypeVar("_Heap", bound=TimerHeap)
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator
+    from typing import Any
 
-__all__ = ["ManualHeap", "use"]
+_Heap = TypeVar("_Heap", bound=TimerHeap)
+_T = TypeVar("_T")
+
+__all__ = ["ManualHeap", "run", "use"]
 
 _LISTED = 10  # timers in a message
 
@@ -53,6 +60,21 @@ def use(heap: TimerHeap | None = None, *, strict: bool | None = None) -> Iterato
         swap_default_heap(*before)
         if heap is None:
             used.close()
+
+
+def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
+    """asyncio.run(main, debug=debug) under virtual time: await asyncio.sleep(3600) takes none.
+
+    On a timerheap.asyncio.EventLoop(heap=ManualHeap(auto=True)), and with that heap as the default one, so that
+    channels are awaited and functions called on the same clock. It starts at 0. See EventLoop for what is waited for.
+    """
+    from asyncio import Runner
+
+    from timerheap.asyncio import EventLoop
+
+    with ManualHeap(auto=True) as heap, use(heap):
+        with Runner(debug=debug, loop_factory=partial(EventLoop, heap=heap)) as runner:
+            return runner.run(main)
 
 
 def refuse_armed(heap: TimerHeap) -> None:

@@ -279,6 +279,7 @@ cdef class LoopHeap(TimerHeap):
 # ---- a loop's heaps -------------------------------------------------------------------------------------------------
 
 cdef str HEAP_OF_LOOP = "_timerheap_heap", WAITS_OF_LOOP = "_timerheap_waits", CLOSE_OF_LOOP = "close"
+cdef str MANUAL_OF_LOOP = "_timerheap_manual"       # of a loop under virtual time: its ManualHeap, which it does not own
 cdef object bare_loops = weakref.WeakKeyDictionary()        # without a __dict__: what would be in there
 
 
@@ -370,4 +371,5 @@ def loop_heap(loop):
     elif isinstance(loop, type) or not (hasattr(loop, "call_soon_threadsafe") and hasattr(loop, "call_later")):
         got = "the class itself" if isinstance(loop, type) else type(loop).__name__
         raise TypeError(f"heap() loop must be an event loop, not {got}")
-    return heap_of(loop, HEAP_OF_LOOP)
+    manual = getattr(loop, "__dict__", {}).get(MANUAL_OF_LOOP)
+    return heap_of(loop, HEAP_OF_LOOP) if manual is None or loop.is_closed() else manual

@@ -112,7 +112,7 @@ cdef class ManualHeap(TimerHeap):
         TimeoutError after timeout seconds of real time; RuntimeError when the heap is closed.
         """
         cdef int64_t ns = 0, until
-        cdef size_t asleep = 0
+        cdef census seen
         if not has_index(n):
             raise TypeError(f"ManualHeap.block_until() n must be an int, not {type(n).__name__}")
         count = PyNumber_Index(n)
@@ -121,17 +121,31 @@ cdef class ManualHeap(TimerHeap):
         to_ns(timeout, &ns, b"ManualHeap.block_until() timeout")
         until = TH_NEVER if ns == TH_NEVER else th_deadline(th_monotonic(), ns)
         while True:
-            next_timeout(self.core, &asleep)
-            if asleep >= count:
+            next_timeout(self.core, &seen)
+            if seen.asleep >= count:
                 return
             if self.core.closed:
                 raise RuntimeError(CLOSED_HEAP)
             if th_monotonic() >= until:
-                raise TimeoutError(f"{asleep} wait on the manual heap {self.name!r}, and not {count}, after "
+                raise TimeoutError(f"{seen.asleep} wait on the manual heap {self.name!r}, and not {count}, after "
                                    f"{timeout} s")
             with nogil:
                 th_nap()
             PyErr_CheckSignals()
+
+    def _threads_waiting(self):
+        """Of those whom block_until counts."""
+        cdef census seen
+        next_timeout(self.core, &seen)
+        return seen.threads
+
+    def _go_on(self, double until):
+        """For an event loop that has nothing to do: move the clock to what is next, until at the latest, and run what
+        is due then. False if nothing is."""
+        cdef int64_t ns = TH_NEVER
+        if until < INFINITY:
+            ns = th_from_seconds(until) if until > -INFINITY else th_now(self.core)
+        return go_on_to(self, ns)
 
     def _others_armed(self):
         """Beside what pending() lists: a list of (TimerArray, slots), and the number of channel timers and Tickers.

@@ -188,19 +188,26 @@ cdef inline bint counted_already(th_group* group) noexcept nogil:
     return other != group
 
 
-cdef int64_t next_timeout(th_core* c, size_t* asleep) noexcept nogil:
-    """Takes C. Of those who wait for channels of this heap: when the next timeout ends, and how many have seen all
-    there is to see. In one hold."""
+cdef struct census:
+    size_t asleep           # waiters who have seen all there is to see
+    size_t threads          # of these
+
+
+cdef int64_t next_timeout(th_core* c, census* seen) noexcept nogil:
+    """Takes C. Of those who wait for channels of this heap: when the next timeout ends, and how many they are. In one
+    hold."""
     cdef int64_t when = TH_NEVER
     cdef th_group* group
     cdef th_waiter* w
-    asleep[0] = 0
+    seen.asleep = seen.threads = 0
     th_chan_lock()
     group = <th_group*>c.ring
     while group != NULL:
         w = group.waiter
         if not counted_already(group):
-            asleep[0] += th_asleep(w)
+            if th_asleep(w):
+                seen.asleep += 1
+                seen.threads += w.bell == NULL
             if w.clock == c and w.until > th_due(c):
                 when = min(when, w.until)
         group = group.next if group.next != c.ring else NULL
@@ -223,8 +230,9 @@ cdef int64_t next_key(th_core* c) noexcept nogil:
 
 cdef int64_t what_is_next(ManualHeap heap) noexcept:
     """Takes M, and C. By the advancer."""
-    cdef size_t count
-    return min(next_key(heap.core), next_on_roster(heap, &count), next_timeout(heap.core, &count))
+    cdef size_t armed
+    cdef census seen
+    return min(next_key(heap.core), next_on_roster(heap, &armed), next_timeout(heap.core, &seen))
 
 
 # ---- moving on ------------------------------------------------------------------------------------------------------
@@ -266,6 +274,8 @@ cdef bint go_on_to(ManualHeap heap, int64_t until) except -1:
     """Turn the clock to what is next, until at the latest. False: nothing is. Where another thread is turning it,
     nothing happens, for a moment."""
     cdef int64_t when = TH_NEVER
+    if heap.core.advancer == th_thread():
+        enter_clock(heap)               # an error
     if not enter_turn(heap.core):
         with nogil:
             th_nap()
