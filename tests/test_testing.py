@@ -1,5 +1,6 @@
 """timerheap.testing: virtual time."""
 
+import contextlib
 import datetime
 import gc
 import math
@@ -410,9 +411,12 @@ LEFT = {
 def test_use_raises_when_timers_are_left_armed(kind, given):
     real = default_heap()
     leave, number, listed = LEFT[kind]
-    with pytest.raises(AssertionError) as raised, use(*[ManualHeap()] * given, strict=given or None) as heap:
-        kept = leave()
-        heap.advance(1)
+    block = use(*[ManualHeap()] * given, strict=given or None)
+    heap = block.__enter__()
+    kept = leave()
+    heap.advance(1)
+    with pytest.raises(AssertionError) as raised:
+        block.__exit__(None, None, None)
     assert str(raised.value).startswith(f"timers are left armed on the heap 'manual' at 1.0, {number} in all: ")
     assert listed in str(raised.value)
     assert "strict=False" in str(raised.value)
@@ -430,9 +434,9 @@ def test_use_does_not_raise_when_not_strict_or_closed_or_left_by_an_exception(ki
     with use() as heap:
         leave()
         heap.close()
-    with pytest.raises(KeyError), use() as heap:
+    with contextlib.suppress(KeyError), use() as heap:
         leave()
-        raise KeyError
+        fail(KeyError)
     assert heap.closed
 
 
@@ -452,10 +456,12 @@ def test_what_is_over_is_not_left_armed():
 
 def test_use_can_look_at_a_heap_on_real_time():
     with TimerHeap() as heap:
+        block = use(heap, strict=True)
+        block.__enter__()
+        AfterFunc(3600, int)
+        channel = after(3600)
         with pytest.raises(AssertionError, match="timers are left armed on the heap 'timerheap', 2 in all: "):
-            with use(heap, strict=True):
-                AfterFunc(3600, int)
-                channel = after(3600)
+            block.__exit__(None, None, None)
         assert channel.poll() is None
 
 

@@ -98,11 +98,14 @@ def test_a_task_group_is_cancelled_at_its_virtual_time():
             await asyncio.sleep(2)
             raise KeyError
 
-        with pytest.raises(ExceptionGroup):
+        async def work_in_a_group():
             async with asyncio.TaskGroup() as group:
                 for delay in (1, 3, 4):
                     group.create_task(work(delay))
                 group.create_task(break_off())
+
+        with pytest.raises(ExceptionGroup):
+            await work_in_a_group()
         return seen
 
     assert sorted(run(main())) == [(3, 2.0), (4, 2.0)]

@@ -337,12 +337,17 @@ def test_nothing_comes_next_on_a_closed_heap(manual):
 # ---- consumers ------------------------------------------------------------------------------------------------------
 
 
+def consume(ticker, seen):
+    for at in ticker:
+        seen.append(at)
+
+
 def test_a_consumer_gets_every_tick():
     """Each time, of fifty."""
     for _ in range(50):
         heap, seen = ManualHeap(), []
         ticker = Ticker(1, heap=heap)
-        consumer = Background(lambda: [seen.append(at) for at in ticker])
+        consumer = Background(consume, ticker, seen)
         for at in range(1, 11):
             heap.block_until(1)
             heap.advance(1)
@@ -403,7 +408,7 @@ def test_who_has_been_woken_and_is_busy_does_not_count(manual):
     manual.block_until(1)
     manual.advance(1)
     assert busy.wait(30)
-    with pytest.raises(TimeoutError, match="^0 wait"):
+    with pytest.raises(TimeoutError, match=r"^0 wait"):
         manual.block_until(1, timeout=0.02)
     done.set()
     manual.block_until(1)

@@ -279,7 +279,7 @@ cdef class LoopHeap(TimerHeap):
 # ---- a loop's heaps -------------------------------------------------------------------------------------------------
 
 cdef str HEAP_OF_LOOP = "_timerheap_heap", WAITS_OF_LOOP = "_timerheap_waits", CLOSE_OF_LOOP = "close"
-cdef str MANUAL_OF_LOOP = "_timerheap_manual"       # of a loop under virtual time: its ManualHeap, which it does not own
+cdef str MANUAL_OF_LOOP = "_timerheap_manual"       # of a loop under virtual time: the ManualHeap that it was given
 cdef object bare_loops = weakref.WeakKeyDictionary()        # without a __dict__: what would be in there
 
 
