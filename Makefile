@@ -22,7 +22,7 @@ release := $(venv)-release
 debug := $(venv)-debug
 develop := $(venv)-develop
 
-package := pyproject.toml setup.py README.md LICENSE \
+package := pyproject.toml setup.py README.md LICENSE _timerheap_pytest.py \
 	$(wildcard timerheap/*.py timerheap/*.py? timerheap/core/* csrc/*)
 
 # The installed package is what is tried, never the checkout that happens to be the current directory.

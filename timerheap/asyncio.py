@@ -460,6 +460,7 @@ class EventLoop(_TimersOfLoop, asyncio.SelectorEventLoop):
     what one of them raises leaves the loop. heap(loop) is that heap, which the loop does not close. Jobs of
     run_in_executor and to_thread are waited for meanwhile, but where they wait on the heap themselves. What comes from
     outside is not, files, sockets and other processes: it takes its time where no timer is pending, and else is late.
+    Channels of a heap on real time are not to be awaited there.
     """
 
     _jobs: set[object] | None = None  # under virtual time: what executors have
