@@ -75,6 +75,39 @@ def test_sixteen_threads_on_one_handle(heap):
     assert sys.getrefcount(timer) < 100
 
 
+def test_sixteen_threads_on_a_fresh_array(heap):
+    """Bulk calls in any mixture, of an array whose memory nobody has touched, beside arrays that come and go."""
+    n = 8192
+    timers = TimerArray(n, len, batch=100, heap=heap)
+
+    def work(index):
+        chance = random.Random(index)
+        timers.reset(slice(None), FAR)
+        for _ in range(20):
+            some = slice(chance.randrange(n), None, chance.randrange(1, 5))
+            match chance.randrange(6):
+                case 0:
+                    timers.stop(some)
+                case 1:
+                    timers.reset(some, chance.choice([0, 1e-4, FAR]))
+                case 2:
+                    timers.postpone(some, 1e-3)
+                case 3:
+                    timers.when(some)
+                case 4:
+                    assert 0 <= timers.armed <= n and sum(timers.active()) <= n
+                case _:
+                    mine = TimerArray(1000, len, heap=heap)
+                    mine.reset(slice(None), 0)
+                    mine.stop()
+
+    run_threads(MANY, work)
+    heap.check()
+    timers.stop()
+    assert timers.armed == 0
+    assert balance(heap) == 0
+
+
 def test_when_and_active_belong_together(manual):
     """when never shows the deadline of an arming that was over before it was asked for."""
     timer = AfterFunc(1, int, heap=manual)
