@@ -355,6 +355,28 @@ def test_a_large_array_goes_by_slices_and_leaves_its_dead_keys_to_the_tomb(manua
     assert kept.stop() == 200_000
 
 
+def test_an_array_of_very_many_slots_goes_by_the_few_that_have_keys():
+    """A hundred million cells in address space, of which three are touched: to look at each would map all pages."""
+    run_ok("""
+        import resource
+        from timerheap import AfterFunc, TimerArray
+        from timerheap.testing import ManualHeap
+        heap, fired, n = ManualHeap(), [], 100_000_000
+        timers = TimerArray(n, fired.extend, heap=heap)
+        assert timers.reset([n - 1, 0, n - 2], [1, 2, 3]) == 0
+        others = [AfterFunc(1 + at % 7, int, heap=heap) for at in range(100)]
+        heap.advance(1)
+        assert fired == [n - 1] and timers.stop(n - 2) is True and timers.armed == 1
+        timers.stop(0)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        del timers
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        assert faults < 100, faults             # of 1,100, with pages of 2 MiB
+        heap.check()
+        assert len(heap) == sum(other.stop() for other in others)
+    """)
+
+
 def test_threads_make_arm_and_drop_arrays_on_one_heap(heap):
     """Beside pending(), which copies the keys, and the collector."""
     fired = []

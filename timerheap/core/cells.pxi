@@ -218,15 +218,23 @@ cdef inline th_array* settle_cell(th_core* c, bint fire, uint16_t* was, bint* id
 
 cdef bint entomb_cells(th_core* c, th_array* a, size_t* at) noexcept nogil:
     """A slice of the end of an array of which nothing is armed: no key points at its cells from at on, which is 0
-    in the end. False: there is more to do."""
-    cdef size_t steps = SCAN_SLICE
+    in the end. False: there is more to do. Where a slice holds all keys they are looked at, and not the cells, which
+    may be many more."""
+    cdef size_t i, steps = SCAN_SLICE
     cdef th_timer* t
     th_assert_held(c)
+    if c.rising:
+        raise_keys(c)
+    if c.len <= min(at[0], steps):
+        for i in range(c.len):
+            if th_owns_cell(a, c.keys[i].timer):
+                entomb(c, c.keys[i].timer)
+        at[0] = 0
     while at[0] and steps:
         steps -= 1
         at[0] -= 1
         t = th_cell(a, at[0])
-        if t.flags & (TH_KEYED | TH_RISING):
+        if t.flags & TH_KEYED:
             entomb(c, t)
     return at[0] == 0
 
