@@ -77,15 +77,13 @@ static inline th_array *th_array_new(uint32_t n)
         return NULL;
     size_t bytes = th_whole_pages(TH_CELL_SIZE * n + sizeof(th_timer));
     int huge = bytes >= TH_HUGE_FROM;
-    if (huge)
-        bytes = (bytes + TH_HUGE - 1) & ~(TH_HUGE - 1);
     a->base = th_map_aligned(bytes, huge ? TH_HUGE : th_page);
     if (a->base == NULL) {
         free(a);
         return NULL;
     }
     if (huge)
-        th_huge_pages(a->base, bytes);
+        th_huge_pages(a->base, bytes & ~(TH_HUGE - 1)); /* the rest, less than one of them, would be rounded up */
     a->bytes = bytes;
     a->n = n;
     a->wiped = th_wipe_on_fork(a->base, bytes);
