@@ -192,6 +192,7 @@ async def timeout(enter, count=MANY):
 
 async def task(count=MANY):
     """A collection first, here and in sleep: else a full one, a fifth of the figure, may come at the end or not."""
+
     async def end():
         pass
 
