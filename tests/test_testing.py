@@ -563,12 +563,14 @@ def test_what_is_left_goes_with_the_heap_or_its_close(kept):
             del timer
         with pytest.raises(ValueError):
             heap.advance(1)
+        timer = None
+        del thing
         if close:
             heap.close()
             assert (len(heap), heap.pending()) == (0, [])
             heap.check()
-        timer = None
-        del thing, heap
+        else:
+            del heap
         gc.collect()
         assert gone() is None
 
