@@ -643,7 +643,7 @@ def test_forks_beside_threads_that_arm_and_fire():
         while not stop.is_set():
             timers.reset(slice(None), 0.0001)
             timers.stop(range(0, 3000, 2))
-            TimerArray(500, print).reset(slice(None), 0.001)
+            TimerArray(500, bytes).reset(slice(None), 0.001)
 
     threads = [threading.Thread(target=work, args=(timers,)) for timers in arrays]
     for thread in threads:
