@@ -1,7 +1,6 @@
 """ManualHeap(auto=True): who waits moves the clock; and the consumers that a test waits for."""
 
 import asyncio
-import gc
 import math
 import os
 import signal
@@ -248,17 +247,18 @@ def test_the_error_names_the_call_the_deadline_the_time_and_both_remedies(wait, 
 
 
 def test_channels_come_and_go_in_any_order(auto):
-    """Whatever is left of many is found, and nothing else."""
+    """Whatever is left of many is found, and nothing else: not even another heap's in the memory of what went."""
     channels = {delay: after(delay, heap=auto) for delay in range(1, 2001)}
     for delay in range(1, 2001):
         if delay % 7 and delay % 11:
             del channels[delay]
-    gc.collect()
+    others = [after(delay, heap=ManualHeap()) for delay in range(10_001, 12_001)]
     times = []
     while (at := auto.advance_to_next()) is not None:
         times.append(at)
     assert times == sorted(channels)
     assert [channels[at].poll() for at in times] == times
+    assert len(others) == 2000
 
 
 # ---- from deadline to deadline --------------------------------------------------------------------------------------
