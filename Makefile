@@ -54,7 +54,7 @@ test-release test-debug: test-%: $(venv)-%/.with-test $(venv)-%/.with-cli $(if $
 	@echo "== tests on the $* build, $(tag)"
 	@$(call run,$(venv)-$*) -m pytest $(PYTEST_ARGS)
 
-## make lint types   ruff, cython-lint, codespell, shellcheck, actionlint, zizmor; mypy, stubtest
+## make lint types   ruff, cython-lint, codespell, shellcheck, actionlint, zizmor; mypy, pyright, stubtest
 .PHONY: lint
 lint: $(release)/.with-lint
 	@$(call run,$(release)) -m ruff check .
@@ -65,7 +65,14 @@ lint: $(release)/.with-lint
 .PHONY: types
 types: $(release)/.with-lint $(release)/.with-cli
 	@$(call run,$(release)) -m mypy
+	@$(call run,$(release)) -m mypy tests/typed_usage.py
+	@$(release)/bin/basedpyright --pythonpath $(release)/bin/python
 	@$(call run,$(release)) -m mypy.stubtest --allowlist .ci/stubtest-allow timerheap
+
+## make docstrings   those of the native module, written into its stub
+.PHONY: docstrings
+docstrings: $(release)/.installed
+	@$(call run,$(release)) tests/docstrings.py
 
 ## make dist         sdist and wheel into dist/
 .PHONY: dist wheel

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from docstrings import documented
 
 import timerheap
 
@@ -47,6 +48,8 @@ SIGNATURES = {
     "default_heap": "()",
 }
 
+STUB = (Path(timerheap.__file__).parent / "_core.pyi").read_text()
+
 
 def find(path):
     thing = timerheap
@@ -75,8 +78,7 @@ def test_types_are_shipped():
 
 
 def test_the_types_name_each_counter():
-    stub = ast.parse((Path(timerheap.__file__).parent / "_core.pyi").read_text())
-    (stats,) = [node for node in stub.body if isinstance(node, ast.ClassDef) and node.name == "_Stats"]
+    (stats,) = [node for node in ast.parse(STUB).body if isinstance(node, ast.ClassDef) and node.name == "_Stats"]
     assert {line.target.id for line in stats.body} == set(timerheap.TimerHeap().stats())
 
 
@@ -95,6 +97,29 @@ def test_signature_is_visible(path, signature):
 )  # fmt: skip
 def test_docstring_is_visible(path):
     assert inspect.getdoc(find(path))
+
+
+def test_the_stub_has_the_docstrings_of_the_module():
+    """An editor shows what the stub has. Where they differ, make docstrings mends it."""
+    assert documented(STUB) == STUB
+
+
+def test_the_stub_is_mended_wherever_it_differs():
+    tree = ast.parse(STUB)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+            none = isinstance(node, ast.FunctionDef) and len(node.name) % 2
+            node.body[0].value = ast.Constant(... if none else "Something else.")
+    stale = ast.unparse(tree)
+    assert ast.dump(ast.parse(documented(stale))) == ast.dump(ast.parse(STUB))
+
+
+def test_a_timer_takes_its_kind_in_brackets():
+    """As annotations have it, which are evaluated."""
+    timer: timerheap.Timer[None] = timerheap.AfterFunc(3600, print)
+    timer.stop()
+    assert timer.c is None
+    assert repr(timerheap.Timer[timerheap.Channel]) == "timerheap.Timer[timerheap.Channel]"
 
 
 def test_help_reads_as_a_page():

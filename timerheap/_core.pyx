@@ -86,6 +86,7 @@ import threading
 import weakref
 from _collections_abc import AsyncGenerator, Coroutine, Generator, Mapping
 from array import array as array_of
+from types import GenericAlias
 
 cimport cython
 

@@ -32,10 +32,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from contextvars import Context
     from types import FrameType
-    from typing import Any, TypeVarTuple
+    from typing import Any, TypeVar, TypeVarTuple
 
+    _T = TypeVar("_T")
     _Ts = TypeVarTuple("_Ts")
-    _Loop = asyncio.AbstractEventLoop
+    _Loop = asyncio.BaseEventLoop
 else:
     _Loop = object
 
@@ -95,7 +96,7 @@ class _Timers(LoopTimers):
 
     def make_way(self) -> None:
         """Whoever puts another call_at or call_later into the loop's class means this loop as well."""
-        kind = type(self.owner)
+        kind: type[Any] = type(self.owner)  # pyright: ignore[reportUnknownVariableType]
         if issubclass(kind, _TimersOfLoop) and not _has_our_methods(kind):
             for name in ("call_at", "call_later"):
                 if getattr(self.owner.__dict__.get(name), "__self__", None) is self:
@@ -487,7 +488,7 @@ class EventLoop(_TimersOfLoop, asyncio.SelectorEventLoop):
 
     async def shutdown_default_executor(self, *args: Any, **kwargs: Any) -> None:
         job = object()
-        jobs = set() if self._jobs is None else self._jobs
+        jobs: set[object] = set() if self._jobs is None else self._jobs
         jobs.add(job)
         try:
             await super().shutdown_default_executor(*args, **kwargs)
@@ -495,7 +496,7 @@ class EventLoop(_TimersOfLoop, asyncio.SelectorEventLoop):
             jobs.discard(job)
 
 
-def loop_class(base: type) -> type:
+def loop_class(base: type[Any]) -> type[Any]:
     """A subclass of an event loop class, as uvloop.Loop, with its timers on a native heap. Public methods of base are
     all that is used, so it may be any. Of one that has such timers it is the class itself.
 
@@ -520,7 +521,7 @@ def _timers_for(loop: Any) -> LoopTimers:
     timers = next((kept for kept in _kept if kept.owner is loop), None)
     if timers is not None:
         return timers
-    timers = _Planned(type(loop))
+    timers = _Planned(type(loop))  # pyright: ignore[reportUnknownArgumentType]
     timers.attach(loop, getattr(loop, "__dict__", {}), base_events)
     try:
         loop._native_timers = timers
@@ -539,7 +540,7 @@ def new_event_loop() -> EventLoop:
     return EventLoop()
 
 
-def run(main: Coroutine[Any, Any, Any], *, debug: bool | None = None) -> Any:
+def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
     """asyncio.run(main, debug=debug) on an EventLoop."""
     with asyncio.Runner(debug=debug, loop_factory=EventLoop) as runner:
         return runner.run(main)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar, cast, overload
 from timerheap._core import ManualHeap, TimerHeap, swap_default_heap
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Coroutine, Generator
     from typing import Any
 
 _Heap = TypeVar("_Heap", bound=TimerHeap)
@@ -30,12 +30,12 @@ _LISTED = 10  # timers in a message
 
 @overload
 @contextmanager
-def use(heap: None = None, *, strict: bool | None = None) -> Iterator[ManualHeap]: ...
+def use(heap: None = None, *, strict: bool | None = None) -> Generator[ManualHeap]: ...
 @overload
 @contextmanager
-def use(heap: _Heap, *, strict: bool | None = None) -> Iterator[_Heap]: ...
+def use(heap: _Heap, *, strict: bool | None = None) -> Generator[_Heap]: ...
 @contextmanager
-def use(heap: TimerHeap | None = None, *, strict: bool | None = None) -> Iterator[TimerHeap]:
+def use(heap: TimerHeap | None = None, *, strict: bool | None = None) -> Generator[TimerHeap]:
     """Make heap the default heap for the length of a with block, so that code which names no heap
     is driven by it. Without one it makes a ManualHeap, and closes it at the end of the block.
 

@@ -223,7 +223,7 @@ class Timer(_Standard):
         return self._th_args
 
     @args.setter
-    def args(self, args: Any) -> None:
+    def args(self, args: Any) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         self._th_args = args
 
     @property
@@ -236,7 +236,7 @@ class Timer(_Standard):
         return self._th_kwargs
 
     @kwargs.setter
-    def kwargs(self, kwargs: Any) -> None:
+    def kwargs(self, kwargs: Any) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         self._th_kwargs = kwargs
 
     @property
@@ -249,7 +249,7 @@ class Timer(_Standard):
         return cast(threading.Event, event)
 
     @finished.setter
-    def finished(self, event: threading.Event) -> None:
+    def finished(self, event: threading.Event) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         self._th_finished = event
 
     @property
@@ -260,7 +260,7 @@ class Timer(_Standard):
         return self._daemonic
 
     @daemon.setter
-    def daemon(self, daemonic: bool) -> None:
+    def daemon(self, daemonic: bool) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         if not self._initialized:
             raise RuntimeError("Thread.__init__() not called")
         if self._th_phase is not None:

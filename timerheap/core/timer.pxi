@@ -374,6 +374,11 @@ cdef class Timer:
     def __reduce__(self):
         raise TypeError("cannot copy or pickle 'Timer' objects")
 
+    @classmethod
+    def __class_getitem__(cls, item, /):
+        """Timer[Channel] and Timer[None], by what c is: for annotations."""
+        return GenericAlias(cls, item)
+
 
 def after(delay, *, heap=None):
     """Timer(delay, heap=heap).c: a channel that delivers one value, delay seconds from now.
