@@ -1,6 +1,7 @@
 """ManualHeap(auto=True): who waits moves the clock; and the consumers that a test waits for."""
 
 import asyncio
+import itertools
 import math
 import os
 import signal
@@ -391,6 +392,20 @@ def test_a_thread_that_waits_on_many_heaps_counts_once_on_each():
             heap.block_until(2, timeout=0.01)
     heaps[3].advance(5)
     assert selector.result() == (channels[3], 5.0)
+
+
+def test_a_thread_that_comes_back_to_a_heap_counts_once():
+    """Of heaps that share a slot, by which a select finds them again, as of seventeen some two do."""
+    heaps = [Background(ManualHeap).result() for _ in range(17)]
+    for pair in itertools.combinations(heaps, 2):
+        channels = [after(1, heap=heap) for heap in (*pair, *pair)]
+        selector = Background(select, *channels)
+        for heap in pair:
+            heap.block_until(1)
+            with pytest.raises(TimeoutError, match=r"^1 wait"):
+                heap.block_until(2, timeout=0)
+        pair[0].advance(1)
+        assert selector.result()[0] in channels
 
 
 def test_who_has_been_woken_and_is_busy_does_not_count(manual):
