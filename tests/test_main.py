@@ -1,7 +1,6 @@
 """python -m timerheap: its report, its verdict, its exit status."""
 
 import json
-import math
 import os
 import pty
 import shlex
@@ -10,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from array import array
 
 import pytest
 from helpers import FAR, SANITIZER, no_threads
@@ -66,7 +66,7 @@ def unhurried(monkeypatch):
 def test_report_for_a_person(tmp_path):
     done = run(*SMALL, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for word in ("threads", "bytes a timer", "ns an arm", "lost        0", "p50", "p99", "ok:"):
+    for word in ("threads", "bytes a timer", "ns an arm", "lost        0", "lateness", "ok:"):
         assert word in done.stdout
 
 
@@ -153,7 +153,7 @@ def test_threads_are_counted_without_the_kernel(monkeypatch):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(math.nan, "-"), (0.4, "0 us"), (999, "999 us"), (1000, "1 ms"), (1500, "1.5 ms"), (2_500_000, "2.5 s")],
+    [(None, "-"), (0.4, "0 us"), (999, "999 us"), (1000, "1 ms"), (1500, "1.5 ms"), (2_500_000, "2.5 s")],
 )
 def test_a_time_is_told_in_the_unit_a_person_would_choose(value, text):
     assert command.microseconds(value) == text
@@ -246,7 +246,7 @@ def test_a_lost_timer_fails_the_run(trial, monkeypatch):
         return timer
 
     monkeypatch.setattr(command, "AfterFunc", arm)
-    status, report = trial("--stop", "0", "--reset", "0", "--patience", "0")
+    status, report = trial("--stop", "0", "--reset", "0", "--patience", "2")
     assert (status, report["ok"], report["lost"], report["fired"]) == (1, False, 1, 1999)
 
 
@@ -395,7 +395,58 @@ def test_a_set_up_that_overruns_its_lead_is_told_and_left_out(trial, monkeypatch
     assert set_up["left_out"] > 0
     assert sum(row["count"] for row in report["late_us"]["histogram"]) == 1500 - set_up["left_out"]
     lines = "\n".join(command.describe_trial(report))
-    assert f"overran its lead of {set_up['lead_s']:.1f} s by {set_up['overran_s']:.1f} s" in lines
+    assert f"overran its lead of {set_up['lead_s']:.1f} s by {set_up['overran_s']:.1f} s: timers were due" in lines
+
+
+def verdict(fired_at, *, set_up_end):
+    """What is said of timers due at 1, 3, 4 and 5 that fired then: the report, and its lines about lateness."""
+    job = command.Trial(command.parsed(["--timers", "4", "--stop", "0", "--reset", "0"]))
+    job._deadlines[:] = array("d", [1, 3, 4, 5])
+    job._fired_at[:] = array("d", fired_at)
+    job._fired[:] = bytes(bool(at) for at in fired_at)
+    job._set_up_end = set_up_end
+    report = job._verdict()
+    before = {
+        "timers": 4, "array": False, "spread_s": 5.0, "threads": {"before": 1, "after": 2},
+        "bytes_per_timer": {"heap": 1, "process": 1}, "ns": {"arm": 1, "stop": 1, "reset": 1},
+    }  # fmt: skip
+    lines = list(command.describe_trial(before | report))
+    start = next(i for i, line in enumerate(lines) if line.startswith("lateness"))
+    return json.loads(json.dumps(report)), lines[start:-1]
+
+
+def test_what_queues_behind_a_late_set_up_is_left_out():
+    report, lines = verdict([2.5, 4.5, 4.75, 5.00015], set_up_end=2.0)
+    assert report["set_up"]["overran_s"] == 1.0
+    assert report["set_up"]["left_out"] == 3
+    assert report["late_us"]["p50"] == report["late_us"]["max"] == 150.0
+    assert [(row["up_to_us"], row["count"]) for row in report["late_us"]["histogram"] if row["count"]] == [(200, 1)]
+    assert lines[0] == "lateness    p50 150 us   p99 150 us   max 150 us"
+    assert lines[2] == "  3 that waited for it, or behind those that did, are left out"
+
+
+def test_lateness_is_not_told_where_all_queue_behind_the_set_up():
+    report, lines = verdict([2.5, 4.5, 5.75, 6.5], set_up_end=2.0)
+    assert report["set_up"]["left_out"] == 4
+    assert report["late_us"]["p50"] is report["late_us"]["p99"] is report["late_us"]["max"] is None
+    assert report["ok"] is True
+    assert lines[0] == "lateness    not measured: none was on time yet"
+    assert "1.0 s: timers were due before all were armed" in lines[1]
+
+
+def test_after_a_set_up_in_time_nothing_is_left_out():
+    """However late it is."""
+    report, lines = verdict([1.5, 3.5, 4.5, 5.5], set_up_end=0.5)
+    assert report["set_up"] == {"lead_s": 0.0, "overran_s": 0.0, "left_out": 0}
+    assert report["late_us"]["p50"] == 500_000.0
+    assert lines[0] == "lateness    p50 500 ms   p99 500 ms   max 500 ms"
+    assert len(lines) == 1 + len(report["late_us"]["histogram"])
+
+
+def test_where_nothing_fires_there_is_no_lateness():
+    report, lines = verdict([0, 0, 0, 0], set_up_end=0.5)
+    assert (report["fired"], report["lost"], report["late_us"]["max"]) == (0, 4, None)
+    assert lines == ["lateness    not measured: none has fired"]
 
 
 def test_the_lead_adapts_to_a_slow_machine(trial, monkeypatch):

@@ -40,6 +40,7 @@ OUT_OF_MEMORY = os.EX_OSERR  # that where the timers find no memory
 TIMER_BYTES = 400  # what a timer takes at least, this module's notes on it included
 HOUR = 3600.0  # a deadline that no run of this lives to see
 EXPIRING = 100  # timeouts of asyncio's that do expire, beside all those that do not
+CAUGHT_UP = 0.001  # seconds of lateness at which a heap that was behind is so no more
 LATE_BOUNDS_US = (20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 100_000)
 
 
@@ -312,10 +313,12 @@ class Trial:
             if fired
         ]
         early = sum(late < 0 for _, late in fired)
-        # What was due during the set-up had to wait for it: that says nothing of the heap.
+        # What was due during the set-up had to wait for it, and what came next queued behind that: neither says
+        # anything of the heap.
         end = self._set_up_end
-        late_us = sorted(late * 1e6 for deadline, late in fired if deadline >= end)
         overran = max((end - deadline for deadline, _ in fired), default=0.0)
+        begin = caught_up(fired, end) if overran > 0 else end
+        late_us = sorted(late * 1e6 for deadline, late in fired if deadline >= begin)
         return {
             "fired": sum(self._fired),
             "stopped": self.cancelled,
@@ -329,9 +332,9 @@ class Trial:
                 "left_out": len(fired) - len(late_us),
             },
             "late_us": {
-                "p50": round(percentile(late_us, 0.50), 1),
-                "p99": round(percentile(late_us, 0.99), 1),
-                "max": round(percentile(late_us, 1.0), 1),
+                "p50": percentile(late_us, 0.50),
+                "p99": percentile(late_us, 0.99),
+                "max": percentile(late_us, 1.0),
                 "histogram": histogram(late_us),
             },
             "ok": not (lost or early or extra),
@@ -434,9 +437,14 @@ def at_least(earliest: float, delay: float) -> float:
     return earliest + delay - 1e-9
 
 
-def percentile(ordered: Sequence[float], share: float) -> float:
-    """The value that `share` of the sorted values do not exceed; nan of none."""
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan
+def caught_up(fired: Iterable[tuple[float, float]], end: float) -> float:
+    """The deadline of the first timer due after `end` that fired on time, of (deadline, seconds late); inf of none."""
+    return min((deadline for deadline, late in fired if deadline >= end and late < CAUGHT_UP), default=math.inf)
+
+
+def percentile(ordered: Sequence[float], share: float) -> float | None:
+    """The value that `share` of the sorted values do not exceed, to a tenth; None of none."""
+    return round(ordered[max(0, math.ceil(share * len(ordered)) - 1)], 1) if ordered else None
 
 
 def histogram(late_us: Sequence[float]) -> list[dict[str, int | None]]:
@@ -448,9 +456,9 @@ def histogram(late_us: Sequence[float]) -> list[dict[str, int | None]]:
     ]
 
 
-def microseconds(value: float) -> str:
+def microseconds(value: float | None) -> str:
     """A time given in microseconds, in the unit a person would choose."""
-    if math.isnan(value):
+    if value is None:
         return "-"
     if value < 1_000:
         return f"{value:.0f} us"
@@ -475,17 +483,20 @@ def describe_trial(report: dict[str, Any]) -> Iterator[str]:
     yield f"speed       {ns['arm']} ns an arm, {ns['stop']} ns a stop, {ns['reset']} ns a reset; {how}"
     yield (f"fired       {report['fired']:,}   stopped {report['stopped']:,}   reset {report['reset']:,}")
     yield f"lost        {report['lost']:,}   early {report['early']:,}   extra {report['extra']:,}"
-    yield (
-        f"lateness    p50 {microseconds(late['p50'])}   p99 {microseconds(late['p99'])}   "
-        f"max {microseconds(late['max'])}"
-    )
     set_up = report["set_up"]
+    if late["p50"] is None:
+        yield "lateness    not measured: " + ("none was on time yet" if report["fired"] else "none has fired")
+    else:
+        yield (
+            f"lateness    p50 {microseconds(late['p50'])}   p99 {microseconds(late['p99'])}   "
+            f"max {microseconds(late['max'])}"
+        )
     if set_up["left_out"]:
         yield (
-            f"  the set-up overran its lead of {set_up['lead_s']:.1f} s by {set_up['overran_s']:.1f} s: the "
-            f"{set_up['left_out']:,} timers due by then waited for it and are left out;"
+            f"  the set-up overran its lead of {set_up['lead_s']:.1f} s by {set_up['overran_s']:.1f} s: "
+            "timers were due before all were armed;"
         )
-        yield "  those after them queued behind them, so this is what a busy machine makes of it"
+        yield f"  {set_up['left_out']:,} that waited for it, or behind those that did, are left out"
     rows = late["histogram"]
     while rows and not rows[-1]["count"]:
         rows = rows[:-1]
@@ -632,7 +643,7 @@ async def many_timeouts(count: int, bars: Progress) -> dict[str, Any]:
         },
         "bytes_per_timeout": round(resident / count, 1),
         "gc_ms": round(collecting * 1e3, 1),
-        "late_us_p50": round(percentile(sorted(seconds * 1e6 for seconds in late), 0.5), 1),
+        "late_us_p50": percentile(sorted(seconds * 1e6 for seconds in late), 0.5),
         "early": early,
         "ok": not early,
     }
