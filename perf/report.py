@@ -13,7 +13,7 @@ import pyperf
 
 COLOURS = {
     "timerheap": "#c1121f", "Go": "#0077b6", "asyncio": "#2a9d8f", "uvloop": "#8338ec", "gevent": "#e09f3e",
-    "Twisted": "#6c757d",    "kombu": "#bc6c25", "sched": "#90be6d", "heapq": "#577590", "threading.Timer": "#000000",
+    "Twisted": "#6c757d",    "kombu": "#bc6c25", "sched": "#90be6d", "heapq": "#d16ba5", "threading.Timer": "#000000",
 }  # fmt: skip
 MILLION = 1_000_000
 
@@ -206,67 +206,109 @@ def footprint_tables(found):
     )
 
 
-def axes(title, xlabel, ylabel, columns=1):
+# A page shows a plot some 800 px wide: eight inches of it, so that 9 points are 12 px, and no exponents, which are
+# smaller than other letters.
+WIDTH = 8  # inches
+COLUMNS = 2
+
+
+def short(value, _=None):
+    """A number as a few letters: 30k, 10M."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
+
+
+def spent(ns, _=None):
+    """A duration of so many nanoseconds: 100 ns, 10 us."""
+    for size, unit in ((1e9, "s"), (1e6, "ms"), (1e3, "us")):
+        if ns >= size:
+            return f"{ns / size:g} {unit}"
+    return f"{ns:g} ns"
+
+
+def axes(titles, xlabel, ylabel, height=2.5):
+    """A chart with a panel a title, two in a row, and a legend below them to come."""
     import matplotlib
 
     matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "timerheap"
+    matplotlib.rcParams.update({"svg.hashsalt": "timerheap", "font.size": 9, "axes.titlesize": 10})
     from matplotlib import pyplot
 
-    chart, panels = pyplot.subplots(1, columns, figsize=(4.2 * columns + 1, 3.6), squeeze=False)
-    for panel, name in zip(panels[0], title, strict=True):
-        panel.set_title(name, fontsize=10)
+    columns = min(COLUMNS, len(titles))
+    rows = -(-len(titles) // columns)
+    size = (WIDTH, height * rows + 0.6)
+    chart, panels = pyplot.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    for panel in panels.flat[len(titles) :]:
+        panel.remove()
+    for panel, title in zip(panels.flat, titles, strict=False):
+        panel.set_title(title)
         panel.set_xlabel(xlabel)
         panel.grid(alpha=0.3)
-    panels[0][0].set_ylabel(ylabel)
-    return chart, panels[0]
+    for panel in panels[:, 0]:
+        panel.set_ylabel(ylabel)
+    return chart, panels.flat[: len(titles)]
 
 
-def finish(chart, panel, path):
-    handles, labels = panel.get_legend_handles_labels()
-    chart.legend(handles, labels, loc="center right", fontsize=8, frameon=False)
-    chart.tight_layout(rect=(0, 0, 0.9, 1))
+def plain(axis, scale, form, **how):
+    """Give an axis that scale, and labels of that form."""
+    getattr(axis.axes, f"set_{axis.axis_name}scale")(scale, **how)
+    axis.set_major_formatter(form)
+
+
+def line(panel, xs, ys, name, **how):
+    """A subject's line; timerheap's is the one that is looked for."""
+    ours = name == "timerheap"
+    panel.plot(xs, ys, label=name, color=COLOURS[name], linewidth=2.2 if ours else 1.3, zorder=3 if ours else 2, **how)
+
+
+def finish(chart, panels, path):
+    found = {}
+    for panel in panels:
+        handles, labels = panel.get_legend_handles_labels()
+        found |= dict(zip(labels, handles, strict=True))
+    chart.legend(found.values(), found, loc="outside lower center", ncols=5, frameon=False)
     chart.savefig(path, metadata={"Date": None})
 
 
 def plot_operations(ns, path):
     operations = ("arm_stop", "reset", "stop", "fire")
-    chart, panels = axes(operations, "timers pending", "ns an operation", len(operations))
+    chart, panels = axes(operations, "timers pending", "an operation")
     for panel, operation in zip(panels, operations, strict=True):
-        panel.set_xscale("log")
-        panel.set_yscale("log")
+        plain(panel.xaxis, "log", short)
+        plain(panel.yaxis, "log", spent)
         for name in ordered({subject for subject, _, _ in ns}):
             points = sorted(
                 (size, value) for (subject, what, size), value in ns.items() if (subject, what) == (name, operation)
             )
             if points:
-                panel.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name, color=COLOURS[name])
-    finish(chart, panels[0], path)
+                line(panel, *zip(*points, strict=True), name, marker="o", markersize=3)
+    finish(chart, panels, path)
 
 
 def plot_footprint(found, path):
-    chart, panels = axes(("handles held", "handles dropped"), "timers", "bytes a timer", 2)
+    chart, panels = axes(("handles held", "handles dropped"), "timers", "bytes a timer", height=3)
     for panel, held in zip(panels, (True, False), strict=True):
-        panel.set_xscale("log")
-        panel.set_yscale("log")
+        plain(panel.xaxis, "log", short)
+        plain(panel.yaxis, "log", short)
         for name in ordered({row["subject"] for row in found["rows"]}):
             points = [
                 (row["count"], row["rss"]) for row in found["rows"] if (row["subject"], row["held"]) == (name, held)
             ]
-            panel.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name, color=COLOURS[name])
-    finish(chart, panels[0], path)
+            line(panel, *zip(*points, strict=True), name, marker="o", markersize=3)
+    finish(chart, panels, path)
 
 
 def plot_lateness(late, path):
     scenarios = list(dict.fromkeys(row["scenario"] for row in late["rows"]))
-    chart, panels = axes(scenarios, "us late", "share of the timers", len(scenarios))
+    chart, panels = axes(scenarios, "us late", "share of the timers", height=2.2)
     for panel, scenario in zip(panels, scenarios, strict=True):
-        panel.set_xscale("symlog", linthresh=10)
+        plain(panel.xaxis, "symlog", short, linthresh=10)
         for row in late["rows"]:
             if row["scenario"] == scenario:
-                shares = [i / 200 for i in range(201)]
-                panel.plot(row["quantiles"], shares, label=row["subject"], color=COLOURS[row["subject"]])
-    finish(chart, panels[0], path)
+                line(panel, row["quantiles"], [i / 200 for i in range(201)], row["subject"])
+    finish(chart, panels, path)
 
 
 # Of the figures of TimerArray, what the page calls them, and the unit where it is not ns.
@@ -321,15 +363,15 @@ def array_tables(found):
 def plot_arrays(found, path):
     middle = arrays.medians(found)
     names = [name for name in ARRAY_FIGURES if (name, "TimerArray") in middle and not name.startswith("late")][::-1]
-    chart, (panel,) = axes(("ns a timer; bytes a timer",), "", "")
-    chart.set_size_inches(10, 0.5 * len(names) + 1)
-    panel.set_xscale("log")
+    chart, (panel,) = axes(("ns a timer; bytes a timer",), "", "", height=0.45 * len(names))
+    plain(panel.xaxis, "log", short)
+    panel.margins(y=0.02)
     for at, (subject, colour) in enumerate(ARRAY_COLOURS.items()):
         places = [i for i, name in enumerate(names) if (name, subject) in middle]
         values = [middle[names[i], subject] for i in places]
         panel.barh([i + 0.27 * (1 - at) for i in places], values, height=0.25, label=subject, color=colour)
-    panel.set_yticks(range(len(names)), [ARRAY_FIGURES[name] for name in names], fontsize=8)
-    finish(chart, panel, path)
+    panel.set_yticks(range(len(names)), [ARRAY_FIGURES[name] for name in names])
+    finish(chart, [panel], path)
 
 
 def arrays_section(directory):
