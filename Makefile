@@ -67,6 +67,7 @@ types: $(release)/.with-lint $(release)/.with-cli
 	@$(call run,$(release)) -m mypy
 	@$(call run,$(release)) -m mypy tests/typed_usage.py
 	@$(release)/bin/basedpyright --pythonpath $(release)/bin/python
+	@$(call run,$(release)) -m mypy examples
 	@$(call run,$(release)) -m mypy.stubtest --allowlist .ci/stubtest-allow timerheap
 
 ## make docstrings   those of the native module, written into its stub

@@ -8,6 +8,8 @@ from gevent import monkey
 
 monkey.patch_all()
 
+from collections.abc import Callable  # noqa: E402
+
 import gevent.event  # noqa: E402
 
 from timerheap import AfterFunc, TimerHeap  # noqa: E402
@@ -16,18 +18,18 @@ from timerheap import AfterFunc, TimerHeap  # noqa: E402
 class HubExecutor:
     """Runs what it is given in greenlets of the hub of the thread that makes it. Any thread may call `submit`."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._loop = gevent.get_hub().loop
 
-    def submit(self, func, /, *args):
+    def submit(self, func: Callable[..., object], /, *args: object) -> None:
         self._loop.run_callback_threadsafe(gevent.spawn, func, *args)
 
 
-def main():
+def main() -> None:
     done = gevent.event.Event()
-    log = []
+    log: list[str] = []
 
-    def expire(name):
+    def expire(name: str) -> None:
         log.append(f"{name} begins")
         gevent.sleep(0.05)  # other greenlets run meanwhile
         log.append(f"{name} ends")
