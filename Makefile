@@ -126,6 +126,13 @@ bench-compare: $(release)/.with-perf
 bench-huge: $(release)/.installed
 	@$(release)/bin/python perf/huge.py $(BENCH_ARGS)
 
+## make docs         the documentation, into build/docs; its code is run first
+.PHONY: docs
+docs: $(release)/.with-docs
+	@$(call run,$(release)) docs/blocks.py
+	@$(call run,$(release)) -m sphinx -q -n -W --keep-going -b html -d build/docs/.doctrees docs build/docs
+	@echo "build/docs/index.html"
+
 ## make clean        removes builds and environments
 ## PYTHON=python3.13 chooses the interpreter
 .PHONY: clean
@@ -158,7 +165,7 @@ $(venv)-%/.with-$(1): $(venv)-%/.installed
 	@$$(call quietly,$$(@D)/bin/python -m pip install 'timerheap[$(1)]')
 	@touch $$@
 endef
-$(foreach name,cli test lint dist wheels perf mutants coverage asyncio integration,$(eval $(call extra,$(name))))
+$(foreach name,cli test lint dist docs wheels perf mutants coverage asyncio integration,$(eval $(call extra,$(name))))
 
 # Asked for anew each time until it is there: building gevent would take longer than the tests, and often fail.
 $(venv)-%/.with-green: $(venv)-%/.installed
