@@ -78,10 +78,11 @@ def examples() -> str:
 
 def usage() -> str:
     """What --help says of each command."""
+    plain = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1"}
     texts = []
     for command in ([], ["threads"], ["asyncio"], ["info"]):
         line = [sys.executable, "-m", "timerheap", *command, "--help"]
-        done = subprocess.run(line, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "80"})
+        done = subprocess.run(line, capture_output=True, text=True, check=True, env=plain)
         texts.append(f"```text\n{done.stdout}```\n")
     return "\n".join(texts)
 
