@@ -1,6 +1,7 @@
 """The code on the pages of the documentation, and in the README, runs and gives what they say."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,13 @@ def test_the_code_of_a_page_does_what_it_says(page):
     assert done.returncode == 0, done.stdout + done.stderr
     # What a thread raises ends no program: it is printed.
     assert "Traceback" not in done.stderr
+
+
+def test_the_links_of_the_readme_lead_somewhere():
+    links = re.findall(r"\]\(([^)#]+)", (DOCS.parent / "README.md").read_text())
+    assert links
+    for link in links:
+        assert (DOCS.parent / link).exists(), link
 
 
 def test_code_that_fails_is_found(tmp_path):
