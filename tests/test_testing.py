@@ -330,7 +330,7 @@ def test_a_timeout_in_another_thread_is_virtual(manual):
 def test_use_drives_code_that_never_heard_of_it():
     real = default_heap()
     seen = []
-    with use(ManualHeap()) as heap:
+    with use(ManualHeap(), strict=False) as heap:
         assert default_heap() is heap
         AfterFunc(60, seen.append, "fired")
         channel, grid = after(60), tick(25)
@@ -370,9 +370,9 @@ def test_use_without_a_heap_makes_one_and_closes_it():
     assert default_heap() is real
 
 
-def test_use_leaves_a_given_heap_open_and_does_not_look_at_it():
+def test_use_leaves_a_given_heap_open():
     heap = ManualHeap()
-    with use(heap):
+    with use(heap, strict=False):
         timer = AfterFunc(1, int)
     assert not heap.closed
     assert timer.active
@@ -411,7 +411,7 @@ LEFT = {
 def test_use_raises_when_timers_are_left_armed(kind, given):
     real = default_heap()
     leave, number, listed = LEFT[kind]
-    block = use(*[ManualHeap()] * given, strict=given or None)
+    block = use(*[ManualHeap()] * given)
     heap = block.__enter__()
     kept = leave()
     heap.advance(1)
@@ -456,7 +456,7 @@ def test_what_is_over_is_not_left_armed():
 
 def test_use_can_look_at_a_heap_on_real_time():
     with TimerHeap() as heap:
-        block = use(heap, strict=True)
+        block = use(heap)
         block.__enter__()
         AfterFunc(3600, int)
         channel = after(3600)

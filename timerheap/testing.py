@@ -30,18 +30,17 @@ _LISTED = 10  # timers in a message
 
 @overload
 @contextmanager
-def use(heap: None = None, *, strict: bool | None = None) -> Generator[ManualHeap]: ...
+def use(heap: None = None, *, strict: bool = True) -> Generator[ManualHeap]: ...
 @overload
 @contextmanager
-def use(heap: _Heap, *, strict: bool | None = None) -> Generator[_Heap]: ...
+def use(heap: _Heap, *, strict: bool = True) -> Generator[_Heap]: ...
 @contextmanager
-def use(heap: TimerHeap | None = None, *, strict: bool | None = None) -> Generator[TimerHeap]:
+def use(heap: TimerHeap | None = None, *, strict: bool = True) -> Generator[TimerHeap]:
     """Make heap the default heap for the length of a with block, so that code which names no heap
     is driven by it. Without one it makes a ManualHeap, and closes it at the end of the block.
 
-    strict: AssertionError at the end of the block, unless that is left by an exception, if timers are still armed,
-    listing them: callbacks to come, slots of arrays, channel timers whose deadline has not come, and Tickers. None
-    means that the heap which use() has made is looked at, and one that was given is not.
+    strict: AssertionError at the end of the block, unless that is left by an exception, if timers are still armed on
+    the heap, listing them: callbacks to come, slots of arrays, channel timers whose deadline has not come, and Tickers.
 
     Process-wide: other threads see it too. Timers armed before the block stay where they are. Once
     heap is closed, arming on the default heap raises RuntimeError until the block ends. TypeError
@@ -54,7 +53,7 @@ def use(heap: TimerHeap | None = None, *, strict: bool | None = None) -> Generat
     before = swap_default_heap(used, True)
     try:
         yield used
-        if strict or (strict is None and heap is None):
+        if strict:
             refuse_armed(used)
     finally:
         swap_default_heap(*before)
@@ -72,7 +71,7 @@ def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
 
     from timerheap.asyncio import EventLoop
 
-    with ManualHeap(auto=True) as heap, use(heap):
+    with ManualHeap(auto=True) as heap, use(heap, strict=False):
         with Runner(debug=debug, loop_factory=partial(EventLoop, heap=heap)) as runner:
             return runner.run(main)
 
