@@ -28,7 +28,7 @@ async def echo(idle: float, reader: asyncio.StreamReader, writer: asyncio.Stream
             await writer.wait_closed()
 
 
-async def main(idle: float = 0.5) -> None:
+async def main(idle: float = 1.0) -> None:
     server = await asyncio.start_server(partial(echo, idle), "127.0.0.1", 0)
     async with server:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())

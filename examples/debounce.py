@@ -4,6 +4,8 @@ Each has a single timer for its whole life. A call that puts it off costs a frac
 thread, so both may stand before the busiest of callbacks.
 """
 
+import logging
+import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -88,14 +90,15 @@ class Throttle(Generic[P]):
 
 
 def main() -> None:
-    save = Debounce(0.1, partial(print, "saved:"))
-    draw = Throttle(0.1, partial(print, "drawn:"))
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+    save = Debounce(0.1, partial(logging.info, "saved: %s"))
+    draw = Throttle(0.1, partial(logging.info, "drawn: %s"))
     text = "a letter of thanks"
     for typed in range(1, len(text) + 1):
         save(text[:typed])
         draw(text[:typed])
         sleep(0.02)
-    sleep(0.3)
+    sleep(0.5)
 
 
 if __name__ == "__main__":

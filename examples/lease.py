@@ -5,6 +5,8 @@ the request was sent, which is before the lessor can have granted it, and the cl
 comes after the deadline revives nothing: that is what postpone() is for.
 """
 
+import logging
+import sys
 import time
 from collections.abc import Callable
 
@@ -57,28 +59,25 @@ class Lease:
         self._lost()
 
 
-def main(ttl: float = 0.6) -> None:
-    begin = time.monotonic()
+def main(ttl: float = 0.9) -> None:
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(relativeCreated)d ms: %(message)s")
     down = False
-
-    def note(*what: str) -> None:
-        print(f"{time.monotonic() - begin:.1f} s:", *what)
 
     def grant() -> bool:
         if down:
             raise ConnectionError
-        note("renewed")
+        logging.info("renewed")
         lessor.reset(ttl)
         return True
 
     # A request that blocks must not delay the deadline: with patience it keeps no other callback from its turn.
     with TimerHeap("leases", patience=0.01) as heap:
         sent = time.monotonic()
-        lessor = AfterFunc(ttl, note, "the lessor may give it to another", heap=heap)
-        lease = Lease(ttl, grant, lambda: note("lost"), sent=sent, heap=heap)
-        sleep(ttl)
+        lessor = AfterFunc(ttl, logging.info, "the lessor may give it to another", heap=heap)
+        lease = Lease(ttl, grant, lambda: logging.info("lost"), sent=sent, heap=heap)
+        sleep(1.1 * ttl)
         down = True
-        note("the network is down")
+        logging.info("the network is down")
         while lease.held or lessor.active:
             sleep(ttl / 10)
 

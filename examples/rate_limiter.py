@@ -45,8 +45,8 @@ class RateLimiter:
 
 
 def main(rate: float = 20.0, burst: int = 5, calls: int = 15) -> None:
-    limiter = RateLimiter(rate, burst)
     begin = time.monotonic()
+    limiter = RateLimiter(rate, burst)
     for call in range(calls):
         limiter.acquire()
         print(f"call {call} at {time.monotonic() - begin:.3f} s")

@@ -43,7 +43,7 @@ class IdleServer(socketserver.ThreadingTCPServer):
         self.idle = idle
 
 
-def main(idle: float = 0.5) -> None:
+def main(idle: float = 1.0) -> None:
     with IdleServer(("127.0.0.1", 0), idle) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with socket.create_connection(("127.0.0.1", server.server_address[1])) as peer, peer.makefile("rb") as answers:
