@@ -54,6 +54,12 @@ test-release test-debug: test-%: $(venv)-%/.with-test $(venv)-%/.with-cli $(if $
 	@echo "== tests on the $* build, $(tag)"
 	@$(call run,$(venv)-$*) -m pytest $(PYTEST_ARGS)
 
+## make test-examples                                 the examples, that on Dask among them
+.PHONY: test-examples
+test-examples: $(release)/.with-test $(release)/.with-examples
+	@echo "== examples, $(tag)"
+	@$(call run,$(release)) -m pytest tests/test_examples.py $(PYTEST_ARGS)
+
 ## make lint types   ruff, cython-lint, codespell, shellcheck, actionlint, zizmor; mypy, pyright, stubtest
 .PHONY: lint
 lint: $(release)/.with-lint
@@ -165,7 +171,7 @@ $(venv)-%/.with-$(1): $(venv)-%/.installed
 	@$$(call quietly,$$(@D)/bin/python -m pip install 'timerheap[$(1)]')
 	@touch $$@
 endef
-$(foreach name,cli test lint dist docs wheels perf mutants coverage asyncio integration,$(eval $(call extra,$(name))))
+$(foreach name,cli test lint dist docs wheels perf mutants coverage asyncio integration examples,$(eval $(call extra,$(name))))
 
 # Asked for anew each time until it is there: building gevent would take longer than the tests, and often fail.
 $(venv)-%/.with-green: $(venv)-%/.installed

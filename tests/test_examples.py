@@ -497,7 +497,7 @@ def test_rate_limiter_runs():
     assert all(moment >= (call - 4) / 20 - 0.001 for call, moment in enumerate(moments))
 
 
-# ---- numpy ----------------------------------------------------------------------------------------------------------
+# ---- numpy, Dask ----------------------------------------------------------------------------------------------------
 
 
 @needs_numpy
@@ -522,3 +522,18 @@ def test_simulation_runs():
     counted, share = run_example("simulation", "1000", "3")
     assert counted.startswith("1,000 machines, 3 days: ")
     assert share.startswith("a machine ran 9")
+
+
+@pytest.mark.skipif(
+    bool(SANITIZER) or importlib.util.find_spec("distributed") is None,
+    reason="Dask is not here: make test-examples has it, as has pip install 'timerheap[examples]'",
+)
+@pytest.mark.parametrize("kill", [False, True], ids=["all live", "a worker is killed"])
+def test_no_session_is_lost(kill):
+    opened, ended, _ = run_example("sharded_sessions", "--sessions", "2000", "--seconds", "2", *["--kill"] * kill)
+    assert opened.startswith("2,000 sessions opened")
+    once, others, moved = map(int, re.fullmatch(
+        r"([\d,]+) ended once, (\d+) did not; ([\d,]+) were moved", ended.replace(",0", "0")
+    ).groups())
+    assert (once, others) == (2000, 0)
+    assert (moved > 0) == kill
