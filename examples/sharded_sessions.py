@@ -99,7 +99,7 @@ class Sessions:
 
 def main(sessions: int, seconds: float, shards: int, kill: bool) -> None:
     with (
-        LocalCluster(2, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL) as cluster,
+        LocalCluster(2, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL) as cluster,
         Client(cluster) as client,
     ):
         table = Sessions(client, sessions, shards)
