@@ -44,7 +44,10 @@ PAGES = {
     "perf/results/README.md": "performance.md",
     "tests/README.md": "reliability.md",
     "CHANGELOG.md": "changelog.md",
+    "examples/README.md": "examples.md",
 }
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+PAGES |= {f"examples/{file.name}": f"#example-{file.stem}" for file in EXAMPLES}
 
 
 def whole_file(path: PurePosixPath) -> str:
@@ -58,19 +61,19 @@ def whole_file(path: PurePosixPath) -> str:
 
     title, _, text = (ROOT / path).read_text().partition("\n")
     assert title.startswith("# "), path
-    return re.sub(r"(?:!(\[[^\]]*\]))?\((?!https?:|#)([\w./-]+\.(?:md|svg))\)", moved, text)
+    return re.sub(r"(?:!(\[[^\]]*\]))?\((?!https?:|#)([\w./-]+\.(?:md|svg|py))\)", moved, text)
 
 
 def examples() -> str:
     """Each program under its name: the docstring as text, and the rest."""
     sections = []
-    for file in sorted((ROOT / "examples").glob("*.py")):
+    for file in EXAMPLES:
         source = file.read_text()
         first = ast.parse(source).body[0]
         text = as_rest(inspect.cleandoc(ast.literal_eval(first.value)))
         lines = f":language: python\n:lines: {first.end_lineno + 2}-"
         sections.append(
-            f"## {file.name}\n\n```{{eval-rst}}\n{text}\n```\n\n"
+            f"(example-{file.stem})=\n## {file.name}\n\n```{{eval-rst}}\n{text}\n```\n\n"
             f"```{{literalinclude}} ../examples/{file.name}\n{lines}\n```\n"
         )
     return "\n".join(sections)
