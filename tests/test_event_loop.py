@@ -463,6 +463,74 @@ def test_the_context_of_a_handle_is_its_own(make, loop):
     assert seen[3:] == ["late", "late"]
 
 
+class Reader:
+    """A cycle; its finalizer reads the contexts of the handles in the list."""
+
+    def __init__(self, handles, seen):
+        self._me = self
+        self._handles = handles
+        self._seen = seen
+
+    def __del__(self):
+        self._seen += [handle._context for handle in self._handles]
+
+
+def collect_at_once():
+    """From the next object on for which the collector has to be asked."""
+    gc.set_threshold(1, 1, 1)
+    gc.enable()
+
+
+def collect_no_more(threshold):
+    gc.disable()
+    gc.set_threshold(*threshold)
+
+
+@every_loop
+@pytest.mark.parametrize("when", ["read", "called"])
+def test_a_finalizer_may_read_a_context_that_is_being_copied(loop, when):
+    # Where memory for a context makes the collector run, as up to CPython 3.11.
+    threshold = gc.get_threshold()
+    kept, seen, calls, read = [], [], [], []
+    due = loop.time() + 0.01
+
+    def keep_contexts():
+        kept.extend(contextvars.copy_context() for _ in range(600))  # CPython has none at hand after that
+
+    def begin():
+        kept.append(var.set("begin"))  # nor is this one's copy to be had
+        keep_contexts()
+        if when == "called":
+            Reader(handles[:1], seen)
+            collect_at_once()
+
+    def callback(n):
+        collect_no_more(threshold)
+        calls.append((n, var.get()))
+
+    try:
+        gc.collect()
+        gc.disable()
+        _, *handles = in_context(lambda: [loop.call_at(due, begin),
+                                          *(loop.call_at(due, callback, n) for n in range(8))])
+        keep_contexts()
+        if when == "read":
+            for handle in handles:
+                Reader([handle], seen)
+                collect_at_once()
+                read.append(handle._context)
+                collect_no_more(threshold)
+        turn(loop, 0.05)
+    finally:
+        collect_no_more(threshold)
+        gc.enable()
+    gc.collect()
+    assert sorted(calls) == [(n, "set") for n in range(8)]
+    assert all(handle._context is context for handle, context in zip(handles, read))
+    assert all(handle._context[var] == "set" for handle in handles)
+    assert {id(context) for context in seen} <= {id(handle._context) for handle in handles}
+
+
 @every_loop
 def test_the_context_of_a_handle_is_the_one_it_is_called_in(make, loop):
     seen = []

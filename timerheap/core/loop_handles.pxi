@@ -273,6 +273,10 @@ cdef inline PyObject* invoke_in_copy(th_loop_handle* h, PyObject** copy) noexcep
         before = NULL
     else:
         own = copy_context(snapshot)
+        if own != NULL and not shares_snapshot(h):      # a finalizer has read _context meanwhile
+            decref(own)
+            xdecref(before)
+            return invoke_in_context(h)
     if own != NULL:
         own_context(h, own)
     xdecref(before)
@@ -403,9 +407,10 @@ cdef class LoopHandle:
         cdef PyObject* snapshot = h.context
         if shares_snapshot(h):
             copy = copy_of_context(snapshot)
-            incref(<PyObject*>copy)
-            own_context(h, <PyObject*>copy)
-            give_snapshot_back(self.timers, snapshot)
+            if shares_snapshot(h):      # else a finalizer, which the copy's memory has made run, was here
+                incref(<PyObject*>copy)
+                own_context(h, <PyObject*>copy)
+                give_snapshot_back(self.timers, snapshot)
         return None if self.context == NULL else <object>self.context
 
     @property
