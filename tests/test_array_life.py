@@ -12,7 +12,7 @@ from helpers import FAR, PATIENCE, Background, asks_proc, balance, run_ok, run_t
 
 from timerheap import AfterFunc, TimerArray, TimerHeap
 from timerheap.asyncio import heap as heap_of
-from timerheap.testing import ManualHeap
+from timerheap.testing import ManualHeap, use
 
 ALL = slice(None)
 
@@ -31,6 +31,56 @@ class Owner:
 def gone(reference):
     gc.collect()
     return reference() is None
+
+
+# ---- how an array begins --------------------------------------------------------------------------------------------
+
+
+def refuse():
+    raise ValueError("refused")
+
+
+class Asked:
+    """Whoever makes an array asks it for n, or for each."""
+
+    def __init__(self, act):
+        self._act = act
+
+    def __index__(self):
+        self._act()
+        return 5
+
+    def __bool__(self):
+        self._act()
+        return False
+
+
+@pytest.mark.parametrize("make", [lambda it: TimerArray(it, print), lambda it: TimerArray(5, print, each=it)])
+def test_an_array_that_comes_to_nothing_leaves_the_others_alone(manual, make):
+    fired = []
+    timers = TimerArray(10, fired.extend, heap=manual)
+    with use(manual):
+        for _ in range(3):
+            with pytest.raises(ValueError, match="refused"):
+                make(Asked(refuse))
+    timers.reset([1, 2], 1)
+    manual.check()
+    manual.advance(1)
+    assert fired == [1, 2]
+
+
+@pytest.mark.parametrize("make", [lambda it: TimerArray(it, print), lambda it: TimerArray(5, print, each=it)])
+def test_nobody_finds_an_array_that_is_half_made(manual, make):
+    def arrays():
+        return [thing for thing in gc.get_objects() if type(thing) is TimerArray]
+
+    found = []
+    before = len(arrays())
+    with use(manual):
+        timers = make(Asked(lambda: found.append(len(arrays()))))
+    assert found == [before]
+    assert len(arrays()) == before + 1  # and the collector knows the whole one
+    assert len(timers) == 5
 
 
 # ---- what keeps an array --------------------------------------------------------------------------------------------

@@ -322,9 +322,12 @@ cdef class TimerArray:
     """
 
     def __cinit__(self, n, func, /, *, each=False, batch=4096, heap=None):
-        cdef uint32_t length = array_length(n)
-        cdef uint32_t most = batch_length(batch)
-        cdef bint enlisted
+        cdef uint32_t length, most
+        cdef bint singly, enlisted
+        gc_untrack(<PyObject*>self)     # what runs here, or beside, shall not find one that is half made
+        length = array_length(n)
+        most = batch_length(batch)
+        singly = bool(each)
         if not callable(func):
             raise TypeError(f"TimerArray() func must be callable, not {type(func).__name__}")
         self.heap = heap_or_default(heap, "TimerArray()")
@@ -333,8 +336,8 @@ cdef class TimerArray:
         if self.array == NULL:
             raise MemoryError()
         self.array.object = <void*>self
-        self.array.each = bool(each)
-        self.array.batch = 1 if self.array.each else most
+        self.array.each = singly
+        self.array.batch = 1 if singly else most
         th_lock(self.heap.core)
         enlisted = th_enlist_array(&self.heap.core.arrays, self.array)
         th_unlock(self.heap.core)
@@ -342,6 +345,7 @@ cdef class TimerArray:
             th_array_free(self.array)
             self.array = NULL
             raise MemoryError()
+        gc_track(<PyObject*>self)
 
     def __dealloc__(self):
         cdef th_array* a = self.array
