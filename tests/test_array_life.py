@@ -479,6 +479,29 @@ def test_pending_beside_arrays_that_go(heap):
 
 
 @asks_proc
+def test_what_has_a_key_and_what_comes_twice_takes_no_more_memory():
+    run_ok("""
+        import os, resource
+        from timerheap import TimerArray
+        from timerheap.testing import ManualHeap
+        heap = ManualHeap()
+        fired = []
+        timers = TimerArray(2_000_000, lambda slots: fired.append(len(slots)), heap=heap)
+        few = TimerArray(10, lambda slots: fired.append(len(slots)), heap=heap)
+        timers.reset(slice(None), 2)
+        twice = memoryview(bytes(4 * 8_000_000)).cast("I")      # so many times slot 0
+        mapped = int(open("/proc/self/statm").read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        resource.setrlimit(resource.RLIMIT_AS, (mapped + (4 << 20), resource.RLIM_INFINITY))
+        assert timers.reset(slice(None), 1) == 2_000_000
+        assert few.reset(twice, 1) == len(twice) - 1
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        heap.check()
+        heap.advance(1)
+        assert sum(fired) == 2_000_001
+    """)
+
+
+@asks_proc
 def test_a_fresh_array_takes_no_memory_and_one_that_goes_gives_it_back():
     run_ok("""
         import gc, os

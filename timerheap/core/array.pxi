@@ -118,13 +118,17 @@ cdef inline void offer_turn(th_core* c, Py_ssize_t at) noexcept:
 
 
 cdef int make_room_for(TimerArray self, Py_ssize_t count) except -1:
-    """Room for so many keys, before anything is changed: later pieces mostly find it. And where a good part of a fresh
-    array is about to be armed, its memory at once, where each page would be a fault under M."""
+    """Room for the keys of so many slots, before anything is changed: later pieces mostly find it. No more than there
+    are slots without one; what is armed has one, unless it is in the run. And where a good part of a fresh array is
+    about to be armed, its memory at once, where each page would be a fault under M."""
     cdef th_core* c = self.heap.core
     cdef th_array* a = self.array
+    cdef size_t keyed, in_run
     cdef bint roomy, fresh
     th_lock(c)
-    roomy = c.closed or room_for(c, count)
+    in_run = c.run_len - c.run_head
+    keyed = a.armed - in_run if a.armed > in_run else 0
+    roomy = c.closed or room_for(c, min(<size_t>count, a.n - keyed))
     fresh = a.top == 0 and count >= PIECES_A_TURN * PIECE and <size_t>count * 4 >= a.n
     th_unlock(c)
     if not roomy:
