@@ -425,6 +425,12 @@ def test_use_raises_when_timers_are_left_armed(kind, given):
     del kept
 
 
+def test_slots_of_an_array_are_not_said_to_have_a_channel(heap):
+    with pytest.raises(AssertionError, match="3 in all: 3 with a channel or of an array"), use(heap, strict=True):
+        array = leave_array()
+    assert array.stop() == 3
+
+
 @pytest.mark.parametrize("kind", LEFT)
 def test_use_does_not_raise_when_not_strict_or_closed_or_left_by_an_exception(kind):
     leave, _, _ = LEFT[kind]

@@ -80,6 +80,7 @@ def refuse_armed(heap: TimerHeap) -> None:
     """AssertionError if timers are armed on that heap."""
     timers: list[object] = [timer for _, timer in heap.pending()]
     count = len(timers)
+    others = "with a channel"
     if isinstance(heap, ManualHeap):
         arrays, channels = heap._others_armed()
         timers += [array for array, _ in arrays]
@@ -87,13 +88,14 @@ def refuse_armed(heap: TimerHeap) -> None:
     else:
         channels = len(heap) - count
         count += channels
+        others = "with a channel or of an array"
     if count == 0:
         return
     listed = [repr(timer) for timer in timers[:_LISTED]]
     if len(timers) > _LISTED:
         listed.append(f"{len(timers) - _LISTED} more")
     if channels:
-        listed.append(f"{channels} with a channel")
+        listed.append(f"{channels} {others}")
     at = f" at {heap.time()}" if isinstance(heap, ManualHeap) else ""
     raise AssertionError(
         f"timers are left armed on the heap {heap.name!r}{at}, {count} in all: {', '.join(listed)}. Stop them, "
