@@ -262,6 +262,15 @@ cdef object stop_column(TimerArray self, slot_column* s, out_column* o):
     return total
 
 
+cdef Py_ssize_t armed_before(TimerArray self) noexcept:
+    """Slots from this one on have never been armed."""
+    cdef Py_ssize_t top
+    th_lock(self.heap.core)
+    top = self.array.top
+    th_unlock(self.heap.core)
+    return top
+
+
 cdef int look_at_column(TimerArray self, slot_column* s, out_column* active, time_column* times) except -1:
     """Which are pending, or until when. One of the two columns is NULL."""
     cdef th_core* c = self.heap.core
@@ -392,6 +401,8 @@ cdef class TimerArray:
         if out is None and slots is not None and one_slot(slots, self.array.n, &slot, b"TimerArray.stop()"):
             return stop_one(self, slot)
         single = open_some(&s, slots, self.array.n, b"TimerArray.stop()")
+        if slots is None and out is None:
+            s.count = armed_before(self)
         try:
             open_out(&o, out, s.count, b"TimerArray.stop()")
             try:
