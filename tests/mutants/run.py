@@ -46,7 +46,7 @@ PARTS = ["-Icsrc", "-Itimerheap/core"]
 SOURCES = ["_core.c", "timerheap/core/gil.c"]
 
 LEFT_OUT = shutil.ignore_patterns(
-    ".git", ".venv", "build", "dist", "wheelhouse", "perf",
+    ".git", ".venv", "build", "dist", "wheelhouse",
     "*.egg-info", "*.so", "__pycache__", ".hypothesis", ".*_cache",
 )  # fmt: skip
 
