@@ -620,7 +620,7 @@ def test_a_fork_from_an_arrays_callback(each):
             pid = os.fork()
             if pid == 0:
                 inside.append(timers.armed)
-                watch.start()
+                threading.Thread(target=look).start()
                 return
             statuses.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
@@ -639,7 +639,6 @@ def test_a_fork_from_an_arrays_callback(each):
         finally:
             os._exit(code)
 
-    watch = threading.Thread(target=look)
     timers = TimerArray(100, call, each={each}, batch=1)
     timers.reset(slice(None), 0.05)
     wait_until(lambda: len(calls) == 100)

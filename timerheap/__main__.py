@@ -211,6 +211,7 @@ class Trial:
             # The first deadline shall lie behind the set-up: what is timed there is not the firing. Twice as long as
             # a sample says, which a million of them, or another program's turn, may well take.
             self._lead = 0.2 + max(2.5e-6, 2 * set_up_pace(min(self.count, CHUNK))) * self.count
+            await_gone(threads)
             arm_ns = self._arm(heap, bars)
             report: dict[str, Any] = {
                 "timers": self.count,
@@ -409,6 +410,13 @@ def try_timers(options: argparse.Namespace) -> dict[str, Any]:
     return (ArrayTrial if options.array else Trial)(options).run()
 
 
+def await_gone(threads: int) -> None:
+    """Until there are so many threads again: joined ones leave the system's count a moment later."""
+    patience = time.monotonic() + 5
+    while os_threads() > threads and time.monotonic() < patience:
+        time.sleep(0.001)
+
+
 def set_up_pace(count: int) -> float:
     """Seconds that arming, stopping and resetting take a timer, bookkeeping included, by a sample of `count`."""
     start = time.perf_counter()
@@ -569,10 +577,7 @@ def compare_threads(options: argparse.Namespace) -> dict[str, Any]:
             }
             bars.done(started)
             release()
-            # Joined threads leave the system's count a moment later: they must not be in the next one's "before".
-            patience = time.monotonic() + 5
-            while os_threads() > threads and time.monotonic() < patience:
-                time.sleep(0.001)
+            await_gone(threads)
     report["ok"] = report["AfterFunc"]["threads"] == 1
     return report
 
