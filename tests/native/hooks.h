@@ -39,7 +39,7 @@
 #define TH_PIECE 24
 #define TH_CELLS_AHEAD 3
 #define TH_SIFTED_SINGLY 6
-#define TH_HUGE (8 * native_page)
+#define TH_HUGE (2 * native_page)
 #define TH_HUGE_FROM (2 * native_page)
 #endif
 
