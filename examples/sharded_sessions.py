@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import time
+from typing import TypeAlias
 
 import numpy as np
 from dask.distributed import Client, Future, KilledWorker, LocalCluster, Queue, get_client
@@ -20,8 +21,8 @@ from timerheap import AfterFunc, TimerArray, TimerHeap
 
 LOST = {"error", "lost", "cancelled"}  # of an actor's future
 
-Keys = NDArray[np.int64]
-Seconds = NDArray[np.float64]
+Keys: TypeAlias = NDArray[np.int64]
+Seconds: TypeAlias = NDArray[np.float64]
 
 
 class Shard:
