@@ -24,28 +24,11 @@ cdef struct piece:
     size_t were             # cells that were ARMED or DUE
 
 
-cdef inline bint room_for(th_core* c, size_t more) noexcept nogil:
-    """For so many keys more; False when memory or the 32 bits of pos are exhausted."""
-    cdef size_t size = c.key_bytes
-    th_assert_held(c)
-    if c.len + more <= c.cap:
-        return True
-    if c.len + more > KEYS_MAX:
-        return False
-    while size // sizeof(th_key) - TH_KEY_PAD < c.len + more:
-        size *= 2
-    return resize_keys(c, size)
-
-
 cdef inline void sink(th_core* c, size_t i) noexcept nogil:
     """Siftdown of keys[i], whose record is touched only if it moves."""
-    cdef size_t child = 4 * i + 1
-    cdef size_t end = min(child + 4, c.len)
-    while child < end:
-        if c.keys[child].when < c.keys[i].when:
-            siftdown(c, i, c.keys[i])
-            return
-        child += 1
+    cdef int64_t when = 0
+    if earliest_child(c.keys, c.len, i, &when) < c.len and when < c.keys[i].when:
+        siftdown(c, i, c.keys[i])
 
 
 cdef void place_new(th_core* c, size_t first) noexcept nogil:
@@ -66,6 +49,20 @@ cdef void place_new(th_core* c, size_t first) noexcept nogil:
         while i > low:
             i -= 1
             sink(c, i)
+
+
+cdef inline void fetch_first(th_array* a, const uint32_t* slots, size_t n) noexcept nogil:
+    """Before a walk over the cells of n slots by next_of_column."""
+    cdef size_t i
+    for i in range(min(n, CELLS_AHEAD)):
+        prefetch(th_cell(a, slots[i]))
+
+
+cdef inline th_timer* next_of_column(th_array* a, const uint32_t* slots, size_t i, size_t n) noexcept nogil:
+    """That of slots[i]; one further on is asked for."""
+    if i + CELLS_AHEAD < n:
+        prefetch(th_cell(a, slots[i + CELLS_AHEAD]))
+    return th_cell(a, slots[i])
 
 
 cdef inline void append_cell(th_core* c, th_timer* t, int64_t when) noexcept nogil:
@@ -95,12 +92,9 @@ cdef inline bint arm_cells(th_core* c, th_array* a, const uint32_t* slots, size_
     if not room_for(c, n):
         return False
     first = c.len
-    for i in range(min(n, CELLS_AHEAD)):
-        prefetch(th_cell(a, slots[i]))
+    fetch_first(a, slots, n)
     for i in range(n):
-        if i + CELLS_AHEAD < n:
-            prefetch(th_cell(a, slots[i + CELLS_AHEAD]))
-        t = th_cell(a, slots[i])
+        t = next_of_column(a, slots, i, n)
         was = t.state != TH_IDLE
         out[i] = was
         were += was
@@ -150,12 +144,9 @@ cdef inline size_t stop_cells(th_core* c, th_array* a, const uint32_t* slots, si
     cdef uint64_t before = c.stops
     cdef bint was
     debug_check(c)
-    for i in range(min(n, CELLS_AHEAD)):
-        prefetch(th_cell(a, slots[i]))
+    fetch_first(a, slots, n)
     for i in range(n):
-        if i + CELLS_AHEAD < n:
-            prefetch(th_cell(a, slots[i + CELLS_AHEAD]))
-        was = cancel(c, th_cell(a, slots[i]))
+        was = cancel(c, next_of_column(a, slots, i, n))
         out[i] = was
         stopped += was
     a.armed -= stopped
@@ -180,12 +171,9 @@ cdef inline void look_at_cells(th_core* c, th_array* a, const uint32_t* slots, s
     cdef size_t i
     cdef th_timer* t
     th_assert_held(c)
-    for i in range(min(n, CELLS_AHEAD)):
-        prefetch(th_cell(a, slots[i]))
+    fetch_first(a, slots, n)
     for i in range(n):
-        if i + CELLS_AHEAD < n:
-            prefetch(th_cell(a, slots[i + CELLS_AHEAD]))
-        t = th_cell(a, slots[i])
+        t = next_of_column(a, slots, i, n)
         active[i] = t.state != TH_IDLE and not c.closed
         whens[i] = t.when
 

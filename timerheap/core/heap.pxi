@@ -154,14 +154,17 @@ cdef bint resize_keys(th_core* c, size_t size) noexcept nogil:
     return True
 
 
-cdef inline bint grow_keys(th_core* c) noexcept nogil:
-    """Make room for one more key; False when memory or the 32 bits of pos are exhausted."""
+cdef inline bint room_for(th_core* c, size_t more) noexcept nogil:
+    """For so many keys more; False when memory or the 32 bits of pos are exhausted."""
+    cdef size_t size = c.key_bytes
     th_assert_held(c)
-    if c.len < c.cap:
+    if c.len + more <= c.cap:
         return True
-    if c.cap >= KEYS_MAX:
+    if c.len + more > KEYS_MAX:
         return False
-    return resize_keys(c, 2 * c.key_bytes)
+    while size // sizeof(th_key) - TH_KEY_PAD < c.len + more:
+        size *= 2
+    return resize_keys(c, size)
 
 
 cdef inline size_t snug(th_core* c) noexcept nogil:

@@ -55,7 +55,7 @@ cdef inline void note_live(th_core* c) noexcept nogil:
 cdef inline bint push(th_core* c, th_timer* t, int64_t when) noexcept nogil:
     """IDLE without a key -> ARMED at when.  False when there is no memory: the timer is as it was."""
     th_assert_held(c)
-    if not grow_keys(c):
+    if not room_for(c, 1):
         return False
     c.seq += 1
     t.when = when
@@ -171,7 +171,7 @@ cdef inline bint arm_record(th_core* c, th_timer* t, int64_t when, arming* a) no
 
 cdef bint enter_anew(th_core* c, th_timer* t, int64_t when) noexcept nogil:
     """IDLE without a key, or DUE -> ARMED at when. False when there is no memory: the timer is as it was."""
-    if not grow_keys(c):
+    if not room_for(c, 1):
         return False
     cancel(c, t)
     return push(c, t, when)
@@ -310,7 +310,7 @@ cdef inline int go_on(th_core* c, int64_t now, uint64_t* call) noexcept nogil:
     debug_check(c)
     if t.state != TH_DUE or c.closed:
         return GOES_VOID
-    if not grow_keys(c):
+    if not room_for(c, 1):
         return GOES_NOWHERE
     p = th_periodic_of(t)
     when = th_next_tick(t.when, p.period, now)
