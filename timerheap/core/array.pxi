@@ -13,18 +13,6 @@ cdef enum:
     LET_IN = 50000          # ns: a thread that has been woken comes for M
 
 
-cdef inline int lock_to_change(TimerHeap heap) except -1:
-    """Take M, with a worker there or on its way: as lock_to_arm."""
-    cdef th_core* c = heap.core
-    cdef bint wanted
-    while True:
-        wanted = ready(heap)
-        th_lock(c)
-        if not wanted or c.running or c.pausing or c.closed:
-            return 0
-        th_unlock(c)
-
-
 cdef inline int unlock_changed(TimerArray self, size_t live, int64_t earliest) except -1:
     """Give M back. live: timers that there were before; earliest: what was armed, TH_NEVER at the latest. The caller
     has a reference to the array too many, which the heap gets if it needs one."""
@@ -75,10 +63,10 @@ cdef object change_one(TimerArray self, uint32_t slot, int64_t ns, bint revive):
     cdef size_t live
     cdef bint was = False, armed
     prefetch(th_cell(a, slot))
-    when = th_deadline(th_now(c), ns)
     if revive:
-        lock_to_change(self.heap)
+        lock_to_arm(self.heap, NULL, False, ns, &when)
     else:
+        when = th_deadline(th_now(c), ns)
         th_lock(c)                      # what is pending has a worker, or will have one
     incref(<PyObject*>self)
     live = c.live
@@ -147,7 +135,7 @@ cdef object change_column(TimerArray self, slot_column* s, ns_column* d, out_col
     cdef int64_t[PIECE] whens
     cdef uint8_t[PIECE] were
     cdef Py_ssize_t at = 0, n, i, total = 0
-    cdef int64_t now, when = 0
+    cdef int64_t now, present, when = 0     # one reading of the clock is that of all pieces
     cdef size_t live
     cdef piece p
     cdef bint armed
@@ -164,7 +152,7 @@ cdef object change_column(TimerArray self, slot_column* s, ns_column* d, out_col
             for i in range(n):
                 whens[i] = th_deadline(now, whens[i])
         if revive:
-            lock_to_change(self.heap)
+            lock_to_arm(self.heap, NULL, False, 0, &present)
         else:
             th_lock(c)
         incref(<PyObject*>self)
@@ -269,6 +257,15 @@ cdef Py_ssize_t armed_before(TimerArray self) noexcept:
     top = self.array.top
     th_unlock(self.heap.core)
     return top
+
+
+cdef bint look_at_one(TimerArray self, uint32_t slot, int64_t* when) noexcept:
+    """Whether it is pending, and until when."""
+    cdef uint8_t active
+    th_lock(self.heap.core)
+    look_at_cells(self.heap.core, self.array, &slot, 1, &active, when)
+    th_unlock(self.heap.core)
+    return active
 
 
 cdef int look_at_column(TimerArray self, slot_column* s, out_column* active, time_column* times) except -1:
@@ -417,7 +414,11 @@ cdef class TimerArray:
         """Whether the slots, None for all, are pending: a bool for one, for several bytes of 0 and 1, or out."""
         cdef slot_column s
         cdef out_column o
-        single = open_some(&s, slots, self.array.n, b"TimerArray.active()")
+        cdef uint32_t slot
+        cdef int64_t when
+        if out is None and slots is not None and one_slot(slots, self.array.n, &slot, b"TimerArray.active()"):
+            return look_at_one(self, slot, &when)
+        open_some(&s, slots, self.array.n, b"TimerArray.active()")
         try:
             answer = bytearray(s.count) if out is None else out
             open_out(&o, answer, s.count, b"TimerArray.active()")
@@ -427,16 +428,18 @@ cdef class TimerArray:
                 close_out(&o)
         finally:
             close_slots(&s)
-        if out is not None:
-            return answer
-        return bool(answer[0]) if single else bytes(answer)
+        return bytes(answer) if out is None else answer
 
     def when(self, slots=None, /, *, out=None):
         """The deadlines of the slots, None for all, in seconds on the heap's clock, inf for never. For one slot None if
         it is not pending; for several an array('d'), or out, a writable buffer of float64, with nan for those."""
         cdef slot_column s
         cdef time_column t
-        single = open_some(&s, slots, self.array.n, b"TimerArray.when()")
+        cdef uint32_t slot
+        cdef int64_t when
+        if out is None and slots is not None and one_slot(slots, self.array.n, &slot, b"TimerArray.when()"):
+            return deadline_or_inf(when) if look_at_one(self, slot, &when) else None
+        open_some(&s, slots, self.array.n, b"TimerArray.when()")
         try:
             answer = array_of("d", bytes(8 * s.count)) if out is None else out
             open_times(&t, answer, s.count, b"TimerArray.when()")
@@ -446,8 +449,6 @@ cdef class TimerArray:
                 close_times(&t)
         finally:
             close_slots(&s)
-        if single and out is None:
-            return None if answer[0] != answer[0] else answer[0]
         return answer
 
     @property
