@@ -27,11 +27,11 @@ cdef class TimerHeap:
     cdef object hook          # its on_error
     cdef object reference     # a weak one to this heap, in all_heaps
     cdef set jobs             # what the executor has, see jobs.pxi
+    cdef object leaving       # of a driven heap: what a callback has raised that leaves the turn; of its thread
     cdef object __weakref__
 
 
 cdef class ManualHeap(TimerHeap):
-    cdef object leaving       # what a callback has raised that leaves advance(); of its thread
     cdef bint moves           # its auto: whoever drives it and would wait moves the clock
     cdef th_chan** roster     # its channels, see manual_clock.pxi; this and the next two: guard its critical section
     cdef size_t room          # places of the roster, a power of two, or none yet
@@ -43,7 +43,6 @@ cdef class LoopHeap(TimerHeap):
     cdef object loop          # a weak reference to the event loop
     cdef object handle        # of the turn that the loop has planned, or None; the loop's thread's, as is the next
     cdef int64_t handle_at    # when that comes
-    cdef object leaving       # what a callback has raised that leaves run_forever; of the turn's thread
     cdef set waiters          # weak references to what coroutines of the loop wait with in the lines of channels
 
 

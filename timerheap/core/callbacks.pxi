@@ -28,24 +28,22 @@ def report_to_loop(exc, timer):
         {"message": f"Exception in callback of {timer!r}", "exception": exc, "timer": timer})
 
 
-cdef inline void break_off(th_core* c) noexcept:
-    """Takes M. The turn is over: fire_run finds that it has lost the run, as by a hand-over, and what is left of that
-    is fired in the next turn."""
-    th_lock(c)
-    c.generation += 1
-    th_unlock(c)
-
-
-cdef void leave_run_forever(LoopHeap heap, object exc) noexcept:
-    """KeyboardInterrupt and SystemExit leave run_forever at once."""
+cdef void break_off(TimerHeap heap, object exc) noexcept:
+    """Takes M. That leaves run_forever, or advance(), at once. The turn is over: fire_run finds that it has lost the
+    run, as by a hand-over, and what is left of that is fired in the next turn."""
     heap.leaving = exc
-    break_off(heap.core)
+    th_lock(heap.core)
+    heap.core.generation += 1
+    th_unlock(heap.core)
 
 
-cdef void leave_advance(ManualHeap heap, object exc) noexcept:
-    """Whatever a callback raises leaves advance() at once."""
-    heap.leaving = exc
-    break_off(heap.core)
+cdef int raise_leaving(TimerHeap heap) except -1:
+    """What has broken the turn off, if something has."""
+    leaving = heap.leaving
+    heap.leaving = None
+    if leaving is not None:
+        raise leaving
+    return 0
 
 
 cdef object hook_of(TimerHeap heap):
@@ -63,11 +61,8 @@ cdef void report(TimerHeap heap, object on_error, object exc, object timer) noex
     cdef PyObject* result
     cdef PyObject* before
     th_count(&heap.core.errors, 1)
-    if looped(heap.core) and isinstance(exc, LEAVING):
-        leave_run_forever(<LoopHeap>heap, exc)
-        return
-    if heap.core.manual and hook is None:
-        leave_advance(<ManualHeap>heap, exc)
+    if (looped(heap.core) and isinstance(exc, LEAVING)) or (heap.core.manual and hook is None):
+        break_off(heap, exc)
         return
     before = get_handled()
     if hook is None:
@@ -77,7 +72,7 @@ cdef void report(TimerHeap heap, object on_error, object exc, object timer) noex
     if result != NULL:
         decref(result)
     elif looped(heap.core) and error_matches(LEAVING):
-        leave_run_forever(<LoopHeap>heap, take_exception())
+        break_off(heap, take_exception())
     else:
         write_unraisable(<PyObject*>hook)
     set_handled(before)

@@ -22,7 +22,7 @@
 # heap along. Its thread is attached to the interpreter all through a turn, for that. The heap has but a weak reference
 # to its loop, in whose __dict__ it is kept; where there is none, a WeakKeyDictionary does.
 #
-# The end of a turn that a callback breaks off (KeyboardInterrupt, SystemExit) is in callbacks.pxi, leave_run_forever.
+# The end of a turn that a callback breaks off (KeyboardInterrupt, SystemExit) is in callbacks.pxi, break_off.
 
 cdef enum:
     EARLY = 20000           # ns: a loop that comes so early does not wait more exactly than that
@@ -156,19 +156,25 @@ cdef bint enter_turn(th_core* c) noexcept:
     return free
 
 
-cdef void leave_turn(LoopHeap heap) noexcept:
-    """Takes M."""
+cdef void end_turn(TimerHeap heap) noexcept:
+    """Takes M. enter_turn has let the caller in."""
     cdef th_core* c = heap.core
     if c.closed:
         let_run_go(c, <PyObject*>heap)
     th_lock(c)
-    if c.firing and c.run_head == c.run_len:
+    if c.run_len and c.run_head == c.run_len:
         end_run(c)                      # the last one of it has broken the turn off
     c.firing = False
     c.advancer = 0
     th_unlock(c)
     if c.closed:
         drop_hooks(heap)
+
+
+cdef void leave_turn(LoopHeap heap) noexcept:
+    """Takes M."""
+    end_turn(heap)
+    if heap.core.closed:
         drop_plan(heap)
 
 
@@ -222,11 +228,7 @@ cdef int take_turn(LoopHeap heap, bint early) except -1:
         raise
     finally:
         leave_turn(heap)
-    leaving = heap.leaving
-    heap.leaving = None
-    if leaving is not None:
-        raise leaving
-    return 0
+    return raise_leaving(heap)
 
 
 # ---- the class ------------------------------------------------------------------------------------------------------

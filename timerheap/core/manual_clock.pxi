@@ -1,7 +1,7 @@
 # The clock of a ManualHeap: turned from deadline to deadline, and what is due fires there.
 #
 # One thread at a time turns it, core.advancer, and is where callbacks run. What a callback raises, where the heap has
-# no on_error, breaks that off (callbacks.pxi, leave_advance): the clock stands at that deadline, and what is left of
+# no on_error, breaks that off (callbacks.pxi, break_off): the clock stands at that deadline, and what is left of
 # the run stays in it, DUE. Whoever turns the clock next fires that before anything moves.
 #
 # What comes next on the clock is the earliest of
@@ -45,10 +45,7 @@ cdef int turn_clock(ManualHeap heap, int64_t target, int64_t due) except -1:
     while step(c, target, due):
         wake_waiters(c)
         fire_run(heap, c.generation)
-        leaving = heap.leaving
-        heap.leaving = None
-        if leaving is not None:
-            raise leaving
+        raise_leaving(heap)
         PyErr_CheckSignals()
     return 0
 
@@ -68,17 +65,8 @@ cdef int enter_clock(ManualHeap heap) except -1:
 
 cdef void leave_clock(ManualHeap heap) noexcept:
     """Takes M. enter_turn has let the caller in."""
-    cdef th_core* c = heap.core
-    if c.closed:
-        let_run_go(c, <PyObject*>heap)
-    th_lock(c)
-    if c.run_len and c.run_head == c.run_len:
-        end_run(c)                      # the last one of it has broken the turn off
-    c.advancer = 0
-    th_unlock(c)
-    if c.closed:
-        drop_hooks(heap)
-    wake_waiters(c)
+    end_turn(heap)
+    wake_waiters(heap.core)
 
 
 # ---- the roster -----------------------------------------------------------------------------------------------------
