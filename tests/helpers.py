@@ -209,6 +209,22 @@ def run_ok(code, *flags, **options):
     return done.stdout
 
 
+# Before code for run_python, which imports os.
+FORKED = """
+    def forked(child):
+        '''Run child() in a forked process; its exit status.'''
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                child()
+                code = 0
+            finally:
+                os._exit(code)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+"""
+
+
 def balance(heap):
     """The ledger of a heap without tickers: what was armed, less what became of it. Must be 0."""
     stats = heap.stats()

@@ -8,7 +8,7 @@ import threading
 import weakref
 
 import pytest
-from helpers import FAR, PATIENCE, Background, asks_proc, balance, run_ok, run_threads, wait_until
+from helpers import FAR, FORKED, PATIENCE, Background, asks_proc, balance, run_ok, run_threads, wait_until
 
 from timerheap import AfterFunc, TimerArray, TimerHeap
 from timerheap.asyncio import heap as heap_of
@@ -527,22 +527,10 @@ def test_a_fresh_array_takes_no_memory_and_one_that_goes_gives_it_back():
 
 # ---- fork -----------------------------------------------------------------------------------------------------------
 
-FORKED = """
+CHILD = """
     import os, sys, threading, time
     from timerheap import AfterFunc, TimerArray, TimerHeap, default_heap
     from timerheap.testing import ManualHeap
-
-    def forked(child):
-        '''Run child() in a forked process; its exit status.'''
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                child()
-                code = 0
-            finally:
-                os._exit(code)
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
     def wait_until(condition):
         end = time.monotonic() + 30
@@ -554,7 +542,7 @@ FORKED = """
 
 def run_fork(code):
     """Forks beside other threads are what some of these are about, and CPython warns of them."""
-    run_ok(FORKED + code, "-W", "ignore::DeprecationWarning")
+    run_ok(FORKED + CHILD + code, "-W", "ignore::DeprecationWarning")
 
 
 @pytest.mark.parametrize("n", [10, 5000, 2_000_000])

@@ -736,6 +736,18 @@ def test_no_context_is_left_behind(make, loop):
     assert contexts() <= before + 2
 
 
+def loop_goes_with(make, fill):
+    """What fill has armed on a loop, and gives a weak reference to, goes when the loop is dropped, and not before."""
+    loop = make()
+    gone = fill(loop)
+    gc.collect()
+    assert gone() is not None
+    del loop
+    for _ in range(3):
+        gc.collect()
+    assert gone() is None
+
+
 # uvloop keeps a loop as long as it has something planned.
 @pytest.mark.parametrize("make", [EventLoop, loop_class(STOCK)], ids=["EventLoop", "planned"])
 @pytest.mark.parametrize("ran", [False, True])
@@ -763,14 +775,7 @@ def test_a_dropped_loop_goes_with_a_context_that_holds_it(make, ran):
             contextvars.copy_context().run(arm)
         return weakref.ref(thing)
 
-    loop = make()
-    gone = fill(loop)
-    gc.collect()
-    assert gone() is not None
-    del loop
-    for _ in range(3):
-        gc.collect()
-    assert gone() is None
+    loop_goes_with(make, fill)
 
 
 @every_loop
@@ -1315,14 +1320,7 @@ def test_a_dropped_loop_goes_with_what_is_armed(make, ran):
             arm()
         return weakref.ref(thing)
 
-    loop = make()
-    gone = fill(loop)
-    gc.collect()
-    assert gone() is not None
-    del loop
-    for _ in range(3):
-        gc.collect()
-    assert gone() is None
+    loop_goes_with(make, fill)
 
 
 @pytest.mark.skipif(FREE_THREADED, reason="without a GIL everything is tracked")

@@ -3,29 +3,17 @@
 import threading
 
 import pytest
-from helpers import FREE_THREADED, SANITIZER, asks_proc, run_ok, run_python
+from helpers import FORKED, FREE_THREADED, SANITIZER, asks_proc, run_ok, run_python
 
 CHILD = """
     import os, sys, time, threading
     from timerheap import AfterFunc, Ticker, Timer, TimerHeap, after, default_heap
-
-    def forked(child):
-        '''Run child() in a forked process; its exit status.'''
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                child()
-                code = 0
-            finally:
-                os._exit(code)
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 """
 
 
 def run_fork(code, *args, **options):
     """Run code in a process of its own, warnings as errors; it must end well and say nothing."""
-    done = run_python(CHILD + code, *args, **options)
+    done = run_python(FORKED + CHILD + code, *args, **options)
     assert (done.returncode, done.stderr) == (0, "")
 
 
