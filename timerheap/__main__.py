@@ -180,6 +180,7 @@ class Trial:
     """Arms many timers, stops and resets some, lets the rest fire, and judges each by itself."""
 
     array = False
+    _heap: TimerHeap
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.count: int = options.timers
@@ -240,52 +241,70 @@ class Trial:
         self._fired[number] += 1
 
     def _arm(self, heap: TimerHeap, bars: Progress) -> float:
+        self._heap = heap
         bars.phase("arming", self.count)
         spent = 0
         for part in chunks(self.count):
-            delays = map(self._delay, self._shares[part])
-            todo = list(zip(delays, self._numbers[part], strict=True))
-            fire = self._fire
-            earliest = now()
-            start = time.perf_counter_ns()
-            armed = [AfterFunc(delay, fire, number, heap=heap) for delay, number in todo]
-            spent += time.perf_counter_ns() - start
-            self._handles[part] = armed
-            for delay, number in todo:
+            delays = [self._delay(share) for share in self._shares[part]]
+            earliest, took = self._arm_part(part, delays)
+            spent += took
+            for number, delay in zip(self._numbers[part], delays, strict=True):
                 self._deadlines[number] = at_least(earliest, delay)
             bars.done(part.stop)
         return spent / self.count
+
+    def _arm_part(self, part: slice, delays: list[float]) -> tuple[float, int]:
+        """When that began, and the nanoseconds that it took."""
+        todo = list(zip(delays, self._numbers[part], strict=True))
+        fire, heap = self._fire, self._heap
+        earliest = now()
+        start = time.perf_counter_ns()
+        armed = [AfterFunc(delay, fire, number, heap=heap) for delay, number in todo]
+        took = time.perf_counter_ns() - start
+        self._handles[part] = armed
+        return earliest, took
 
     def _stop(self, bars: Progress) -> float:
         bars.phase("stopping", len(self._to_stop))
         spent = 0
         for part in chunks(len(self._to_stop)):
             numbers = self._to_stop[part]
-            timers = [self._handles[number] for number in numbers]
-            start = time.perf_counter_ns()
-            answers = [timer.stop() for timer in timers]
-            spent += time.perf_counter_ns() - start
+            answers, took = self._stop_part(numbers)
+            spent += took
             for number, cancelled in zip(numbers, answers, strict=True):
                 self._owed[number] -= cancelled
                 self.cancelled += cancelled
             bars.done(part.stop)
         return spent / max(1, len(self._to_stop))
 
+    def _stop_part(self, numbers: list[int]) -> tuple[Iterable[int], int]:
+        """Whether each was pending, and the nanoseconds that it took."""
+        timers = [self._handles[number] for number in numbers]
+        start = time.perf_counter_ns()
+        answers = [timer.stop() for timer in timers]
+        return answers, time.perf_counter_ns() - start
+
     def _reset(self, bars: Progress) -> float:
         bars.phase("resetting", len(self._to_reset))
         spent = 0
         for part in chunks(len(self._to_reset)):
             numbers = self._to_reset[part]
-            todo = [(self._handles[number], self._delay(self._random.random())) for number in numbers]
-            earliest = now()
-            start = time.perf_counter_ns()
-            answers = [timer.reset(delay) for timer, delay in todo]
-            spent += time.perf_counter_ns() - start
-            for number, (_, delay), cancelled in zip(numbers, todo, answers, strict=True):
+            delays = [self._delay(self._random.random()) for _ in numbers]
+            earliest, answers, took = self._reset_part(numbers, delays)
+            spent += took
+            for number, delay, cancelled in zip(numbers, delays, answers, strict=True):
                 self._owed[number] += not cancelled
                 self._deadlines[number] = at_least(earliest, delay)
             bars.done(part.stop)
         return spent / max(1, len(self._to_reset))
+
+    def _reset_part(self, numbers: list[int], delays: list[float]) -> tuple[float, Iterable[int], int]:
+        """When that began, whether each was pending, and the nanoseconds that it took."""
+        todo = [(self._handles[number], delay) for number, delay in zip(numbers, delays, strict=True)]
+        earliest = now()
+        start = time.perf_counter_ns()
+        answers = [timer.reset(delay) for timer, delay in todo]
+        return earliest, answers, time.perf_counter_ns() - start
 
     def _whens(self) -> Iterable[float | None]:
         """The deadlines, by number; None or nan of what is not armed."""
@@ -355,51 +374,28 @@ class ArrayTrial(Trial):
             self._fired[number] += 1
 
     def _arm(self, heap: TimerHeap, bars: Progress) -> float:
-        bars.phase("arming", self.count)
-        timers = self._timers = TimerArray(self.count, self._fire_chunk, heap=heap)
-        spent = 0
-        for part in chunks(self.count):
-            slots = range(part.start, part.stop)
-            delays = array("d", map(self._delay, self._shares[part]))
-            earliest = now()
-            start = time.perf_counter_ns()
-            timers.reset(slots, delays)
-            spent += time.perf_counter_ns() - start
-            for number, delay in zip(slots, delays, strict=True):
-                self._deadlines[number] = at_least(earliest, delay)
-            bars.done(part.stop)
-        return spent / self.count
+        self._timers = TimerArray(self.count, self._fire_chunk, heap=heap)
+        return super()._arm(heap, bars)
 
-    def _stop(self, bars: Progress) -> float:
-        bars.phase("stopping", len(self._to_stop))
-        spent = 0
-        for part in chunks(len(self._to_stop)):
-            slots = array("I", self._to_stop[part])
-            answers = bytearray(len(slots))
-            start = time.perf_counter_ns()
-            self.cancelled += self._timers.stop(slots, out=answers)
-            spent += time.perf_counter_ns() - start
-            for number, cancelled in zip(slots, answers, strict=True):
-                self._owed[number] -= cancelled
-            bars.done(part.stop)
-        return spent / max(1, len(self._to_stop))
+    def _arm_part(self, part: slice, delays: list[float]) -> tuple[float, int]:
+        slots, column = range(part.start, part.stop), array("d", delays)
+        earliest = now()
+        start = time.perf_counter_ns()
+        self._timers.reset(slots, column)
+        return earliest, time.perf_counter_ns() - start
 
-    def _reset(self, bars: Progress) -> float:
-        bars.phase("resetting", len(self._to_reset))
-        spent = 0
-        for part in chunks(len(self._to_reset)):
-            slots = array("I", self._to_reset[part])
-            delays = array("d", (self._delay(self._random.random()) for _ in slots))
-            answers = bytearray(len(slots))
-            earliest = now()
-            start = time.perf_counter_ns()
-            self._timers.reset(slots, delays, out=answers)
-            spent += time.perf_counter_ns() - start
-            for number, delay, cancelled in zip(slots, delays, answers, strict=True):
-                self._owed[number] += not cancelled
-                self._deadlines[number] = at_least(earliest, delay)
-            bars.done(part.stop)
-        return spent / max(1, len(self._to_reset))
+    def _stop_part(self, numbers: list[int]) -> tuple[Iterable[int], int]:
+        slots, answers = array("I", numbers), bytearray(len(numbers))
+        start = time.perf_counter_ns()
+        self._timers.stop(slots, out=answers)
+        return answers, time.perf_counter_ns() - start
+
+    def _reset_part(self, numbers: list[int], delays: list[float]) -> tuple[float, Iterable[int], int]:
+        slots, column, answers = array("I", numbers), array("d", delays), bytearray(len(numbers))
+        earliest = now()
+        start = time.perf_counter_ns()
+        self._timers.reset(slots, column, out=answers)
+        return earliest, answers, time.perf_counter_ns() - start
 
     def _whens(self) -> Iterable[float | None]:
         return self._timers.when()
